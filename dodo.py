@@ -1,0 +1,52 @@
+"""The graph, and only the graph: one group of tasks a verb, one task an image.
+
+lock -> fetch -> dockerfile -> build -> check -> archive
+"""
+
+from collections.abc import Iterator
+
+from lading.config import DOIT_CONFIG
+from lading.tasks import Entry, open_project
+from lading.verbs import archive, base, build, check, dockerfile, fetch, lock
+
+__all__ = ["DOIT_CONFIG"]
+
+pipeline = open_project("project.yaml")
+
+
+def task_lock() -> Iterator[Entry]:
+    """pin everything that goes in: versions, files, sha256 (locks/)"""
+    yield from pipeline.bases("lock", make=base.lock, current=base.lock_current)
+    yield from pipeline.images("lock", lock, after=["lock:base:{base}"])
+
+
+def task_fetch() -> Iterator[Entry]:
+    """download what the locks name, checked, into the store"""
+    yield from pipeline.images("fetch", fetch, after=["lock:{name}"])
+
+
+def task_dockerfile() -> Iterator[Entry]:
+    """write the Dockerfile with its whole context (build/NAME/context)"""
+    yield from pipeline.images("dockerfile", dockerfile, after=["fetch:{name}"])
+
+
+def task_build() -> Iterator[Entry]:
+    """build the images in the engine, with no network"""
+    yield from pipeline.bases(
+        "build",
+        make=base.build,
+        current=base.build_current,
+        clean=base.clean,
+        after=["lock:base:{base}"],
+    )
+    yield from pipeline.images("build", build, after=["dockerfile:{name}", "build:base:{base}"])
+
+
+def task_check() -> Iterator[Entry]:
+    """run the tests: unprivileged, read-only, offline (build/NAME/check.json)"""
+    yield from pipeline.images("check", check, after=["build:{name}"])
+
+
+def task_archive() -> Iterator[Entry]:
+    """write the tarball for Docker, Podman and Apptainer (dist/NAME.tar)"""
+    yield from pipeline.images("archive", archive, after=["check:{name}"])

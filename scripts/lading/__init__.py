@@ -1,0 +1,1 @@
+"""lading: from declarations to container images for scientific Python on HPC systems."""

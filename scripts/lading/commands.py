@@ -1,0 +1,225 @@
+"""doit's own commands, as lading has them: a lock around a run, suggestions, a clean end."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from doit import doit_cmd
+from doit.cmd_clean import Clean as DoitClean
+from doit.cmd_run import Run as DoitRun
+from doit.exceptions import BaseFail, InvalidCommand
+from doit.task import Task
+
+from lading import files, tasks
+from lading.errors import LadingError
+from lading.state import State
+
+LOCK = ".lading.lock"
+
+
+class Reporter:
+    """What doit says of a run: a line a task that did something, and one when nothing had to."""
+
+    desc = "one line a task, as lading has it"
+
+    def __init__(self, outstream: Any, options: object) -> None:
+        self.state = tasks.opened()
+        self.start = time.monotonic()
+        self.ran = 0
+        self.codes: list[int] = []
+        self.up_to_date = 0
+
+    def initialize(self, tasks: object, selected_tasks: object) -> None: ...
+
+    def get_status(self, task: Task) -> None: ...
+
+    def execute_task(self, task: Task) -> None: ...
+
+    def skip_uptodate(self, task: Task) -> None:
+        self.up_to_date += bool(task.actions)
+
+    def skip_ignore(self, task: Task) -> None:
+        self._note(f"ignored: {task.name} (`doit forget {task.name}` ends that)")
+
+    def teardown_task(self, task: Task) -> None: ...
+
+    def add_success(self, task: Task) -> None:
+        result = task.result
+        if isinstance(result, dict) and self.state is not None:
+            self.ran += 1
+            verb, _, name = task.name.partition(":")
+            self.state.console.done(verb, name, result["seconds"], result["what"])
+
+    def add_failure(self, task: Task, fail: BaseFail) -> None:
+        error = getattr(fail, "lading", None)
+        self.codes.append(error.exit_code if error is not None else 1)
+        if not fail.report or self.state is None:
+            return
+        verb, _, name = task.name.partition(":")
+        text = str(error) if error is not None else fail.get_msg()
+        self.state.console.failed(verb, name, getattr(fail, "seconds", 0.0), text)
+
+    def cleanup_error(self, exception: BaseFail) -> None:
+        self._note(exception.get_msg())
+
+    def runtime_error(self, msg: str) -> None:
+        self._note(msg)
+
+    def complete_run(self) -> None:
+        if self.codes or self.ran or self.state is None:
+            return
+        seconds = time.monotonic() - self.start
+        self._note(f"nothing to do: {self.up_to_date} tasks are up to date ({seconds:.2f} s)")
+
+    def _note(self, text: str) -> None:
+        if self.state is not None:
+            self.state.console.note(text)
+
+
+class Run(DoitRun):  # type: ignore[misc]
+    """`doit [TASK …]`: takes turns with other runs in the project, and ends cleanly on SIGTERM."""
+
+    def execute(self, params: Any, args: list[str]) -> int:
+        """The exit code: 0 done, 1 a task failed, 2 the environment, 3 a declaration."""
+        with guarded() as ended:
+            ended.code = super().execute(params, args)
+        return ended.code
+
+    @wraps(DoitRun._execute)  # doit reads the names of the options from the signature
+    def _execute(self, outfile: Any, **options: Any) -> int:
+        state = tasks.opened()
+        if state is None:
+            return int(super()._execute(outfile, **options))
+        known = {task.name: task for task in self.task_list}
+        check_names(self.sel_tasks, known)
+        state.frozen = frozen(state)
+        state.goals = frozenset(_goals(self.sel_tasks, known))
+        state.involved = frozenset(_closure(state.goals, known))
+        reporter = options.get("reporter")
+        if reporter == "console":
+            options["reporter"] = mine = Reporter(outfile, {})
+        else:
+            mine = None
+        with turn(state):
+            clear_leftovers(state.project.root)
+            code = int(super()._execute(outfile, **options))
+        return max([code, *mine.codes]) if mine is not None and code else code
+
+
+class Clean(DoitClean):  # type: ignore[misc]
+    """`doit clean`: waits for its turn too, and lets go of the engine."""
+
+    def execute(self, params: Any, args: list[str]) -> int:
+        """0, whatever there was to clean."""
+        with guarded() as ended:
+            ended.code = super().execute(params, args) or 0
+        return ended.code
+
+    @wraps(DoitClean._execute)
+    def _execute(self, *args: Any, **options: Any) -> int:
+        state = tasks.opened()
+        if state is None:
+            return int(super()._execute(*args, **options) or 0)
+        check_names(options.get("pos_args") or [], {task.name: task for task in self.task_list})
+        with turn(state):
+            return int(super()._execute(*args, **options) or 0)
+
+
+class Ended:
+    """How a command ended: its exit code."""
+
+    code = 0
+
+
+@contextmanager
+def guarded() -> Iterator[Ended]:
+    """SIGTERM ends a command as Ctrl-C does, so that doit keeps what it did; no traceback."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    ended = Ended()
+    try:
+        yield ended
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; what was done stays done, the rest is for the next run\n")
+        ended.code = 130
+    except LadingError as error:
+        sys.stderr.write(f"ERROR: {error}\n")
+        ended.code = error.exit_code
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        state = tasks.opened()
+        if state is not None:
+            state.close()
+
+
+def frozen(state: State) -> bool:
+    """Whether locks must not change: `doit frozen=1`, or CI; `frozen=0` overrules CI."""
+    said = doit_cmd.get_var("frozen")
+    return state.frozen if said is None else said.lower() not in ("", "0", "no", "false")
+
+
+@contextmanager
+def turn(state: State) -> Iterator[None]:
+    """Two runs in one project take turns; who waits is told for whom."""
+    holder = f"process {os.getpid()}: doit {' '.join(sys.argv[1:])}".rstrip()
+
+    def waiting(who: str) -> None:
+        state.console.note(f"waiting for another run in this project ({who})")
+
+    with files.locked(state.project.root / LOCK, holder, waiting):
+        yield
+
+
+def clear_leftovers(root: Path) -> None:
+    """Removes what a run that was killed had not finished; nobody else is running."""
+    for folder in (root / "dist", root / "build"):
+        for path in [*folder.glob(f".*{files.PART}"), *folder.glob(f"*/.*{files.PART}")]:
+            if not path.is_dir():
+                path.unlink(missing_ok=True)
+
+
+def check_names(selected: Iterable[str], known: dict[str, Task]) -> None:
+    """Raises doit's own error for a name that is no task, with what may have been meant."""
+    for name in selected:
+        if name in known or "*" in name or name.startswith("-"):
+            continue
+        near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+        meant = f"; did you mean {' or '.join(near)}?" if near else "; `doit list --all` shows all"
+        raise InvalidCommand(f"there is no task '{name}'{meant}")
+
+
+def _goals(selected: Iterable[str], known: dict[str, Task]) -> Iterator[str]:
+    """The tasks asked for by name, groups as what is in them."""
+    import fnmatch
+
+    for pattern in selected:
+        for name in fnmatch.filter(known, pattern) if "*" in pattern else [pattern]:
+            yield name
+            task = known.get(name)
+            if task is not None and task.has_subtask:
+                yield from (sub for sub in task.task_dep if known[sub].subtask_of == name)
+
+
+def _closure(names: Iterable[str], known: dict[str, Task]) -> set[str]:
+    """These tasks and all they stand on."""
+    found: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in found and name in known:
+            found.add(name)
+            waiting += known[name].task_dep
+    return found

@@ -1,0 +1,185 @@
+"""Puts an image together: from its declaration and its locks to stages and files.
+
+Nothing here asks a network or an engine: what comes out follows from committed files alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from lading import dockerfile
+from lading.layers import base as bases
+from lading.layers import pip
+from lading.layers.base import BaseLock
+from lading.layers.pip import PipLock
+from lading.locks import Header
+from lading.project import Image, Project
+from lading.requirements import Sources
+from lading.steps import Arg, Cmd, Content, Contribution, Copy, Env, Label, Run, Stage, Step
+
+SHARE = "/usr/share/lading"
+KEY_LABEL = "lading.key"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Locked:
+    """An image's locks as read, and its requirement files as read with them."""
+
+    base: BaseLock
+    pip: PipLock | None = None
+    sources: Sources | None = None
+
+    @property
+    def texts(self) -> Mapping[str, str]:
+        """Every lock's file name and text."""
+        return {"base.yaml": self.base.text, **(self.pip.texts if self.pip else {})}
+
+    @property
+    def header(self) -> Header:
+        """The header with the latest date: nothing in the image is younger."""
+        headers = [self.base.header, *([self.pip.header] if self.pip else [])]
+        return max(headers, key=lambda header: header.date)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What an image is built from: the stages, and the files of the build context."""
+
+    name: str
+    title: str
+    stages: tuple[Stage, ...]
+    files: Mapping[str, Content]
+
+    def text(self, key: str) -> str:
+        """The Dockerfile; without a key, the text that the key is computed over."""
+        stages = self.stages
+        if key:
+            label = Label(
+                values={KEY_LABEL: key},
+                why="What this image is called by: the sha256 of everything it is made from.",
+            )
+            *before, last = stages
+            last = Stage(base=last.base, steps=(*last.steps, label), why=last.why)
+            stages = (*before, last)
+        return dockerfile.render(self.title, stages)
+
+
+def version(image: Image, locked: Locked) -> str:
+    """The image's version: declared, else the day of its locks."""
+    return image.version or f"{locked.header.date:%Y.%m.%d}"
+
+
+def name(project: Project, image: Image, locked: Locked) -> str:
+    """What the image is called: [REGISTRY/]NAME:VERSION."""
+    registry = f"{project.registry.rstrip('/')}/" if project.registry else ""
+    return f"{registry}{image.name}:{version(image, locked)}"
+
+
+def plan(project: Project, image: Image, locked: Locked) -> Plan:
+    """The stages and files of an image."""
+    base = project.bases[image.base]
+    reference = bases.reference(base, locked.base)
+    added = Contribution()
+    if locked.pip is not None and locked.sources is not None:
+        added = pip.contribute(reference, locked.base.facts, locked.pip, locked.sources.names())
+    epoch = Arg(
+        name="SOURCE_DATE_EPOCH",
+        value=str(locked.header.epoch),
+        why=f"The times that steps write: the locks' date, {locked.header.date}, never the clock.",
+    )
+    files: dict[str, Content] = dict(added.files)
+    steps: list[Step] = [epoch, _environment(image, added)]
+    steps += _users(image, "before-layers")
+    steps += added.steps
+    steps += _own_files(image, files)
+    steps += _users(image, "after-layers")
+    steps += _share(image, locked, files)
+    steps.append(_labels(project, image, locked, added))
+    steps.append(Cmd(arguments=image.cmd or ("/bin/bash",), why="Without a command: a shell."))
+    final = Stage(
+        base=reference,
+        steps=tuple(steps),
+        why=f"The base {base.name}, as locked.",
+    )
+    before = tuple(
+        Stage(name=stage.name, base=stage.base, why=stage.why, steps=(epoch, *stage.steps))
+        for stage in added.stages
+    )
+    return Plan(
+        name=image.name,
+        title=(
+            f"{image.name}: written by lading from project.yaml and locks/; "
+            f"`doit dockerfile:{image.name}` writes it again.\n"
+            "Everything it needs lies beside it. By hand (BuildKit; or podman build):\n"
+            f"  docker build --network none -t {name(project, image, locked)}"
+            f" build/{image.name}/context"
+        ),
+        stages=(*before, final),
+        files=files,
+    )
+
+
+def _environment(image: Image, added: Contribution) -> Env:
+    values = {
+        "LANG": "C.UTF-8",
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONPATH": "",
+        **added.env,
+        **image.env,
+    }
+    return Env(
+        values=values,
+        why="Under Apptainer the host's ~/.local and PYTHONPATH would shadow what is installed "
+        "here: PYTHONNOUSERSITE and an empty PYTHONPATH keep them out.",
+    )
+
+
+def _users(image: Image, point: str) -> list[Step]:
+    return [
+        Run(commands=(command,), why="From `run:` in project.yaml.")
+        for command in image.run.get(point, ())
+    ]
+
+
+def _own_files(image: Image, files: dict[str, Content]) -> list[Step]:
+    steps: list[Step] = []
+    for number, (target, source) in enumerate(sorted(image.files.items())):
+        # A folder of its own each: two files of one name do not meet.
+        at = f"files/{number}/{PurePosixPath(source).name}"
+        files[at] = PurePosixPath(source)
+        steps.append(Copy(source=at, target=target, why=f"{source}, from `files:`."))
+    return steps
+
+
+def _share(image: Image, locked: Locked, files: dict[str, Content]) -> list[Step]:
+    for path, text in locked.texts.items():
+        files[f"share/locks/{path}"] = text.encode()
+    if locked.sources is not None:
+        for path, data in locked.sources.files.items():
+            files[f"share/requirements/{path}"] = data
+    why = "What it was made from, for whoever has only the image."
+    return [Copy(source="share", target=f"{SHARE}/", why=why)]
+
+
+def _labels(project: Project, image: Image, locked: Locked, added: Contribution) -> Label:
+    """From declarations and locks alone: a clock or a git revision would change the key."""
+    base = project.bases[image.base]
+    # Of the lesson's labels, an empty one says nothing and is left out.
+    values = {
+        "maintainer": project.maintainer,
+        "description": image.description,
+        "org.opencontainers.image.title": image.name,
+        "org.opencontainers.image.description": image.description,
+        "org.opencontainers.image.version": version(image, locked),
+        "org.opencontainers.image.created": f"{locked.header.date}T00:00:00Z",
+        "org.opencontainers.image.base.name": base.image or f"debian:{locked.base.suite}",
+        "org.opencontainers.image.base.digest": locked.base.digest,
+        **added.labels,
+    }
+    declared = {**project.labels, **image.labels}
+    return Label(
+        values={k: v for k, v in {**values, **declared}.items() if v or k in declared},
+        why="Labels that follow from the declarations and the locks.",
+    )

@@ -1,0 +1,106 @@
+"""The build context: one folder that holds the Dockerfile and all it needs."""
+
+from __future__ import annotations
+
+import filecmp
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+
+from lading import uv
+from lading.compose import Plan
+from lading.files import disk_errors
+from lading.steps import Content, Stored, Unpacked
+from lading.store import Store
+
+
+def make(plan: Plan, key: str, root: Path, store: Store, folder: Path) -> None:
+    """Makes the context in `folder`, beside it first: there is never half of one.
+
+    Artifacts are hard links into the store where the file system allows it.
+    """
+    fresh = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(fresh, ignore_errors=True)
+    with disk_errors(fresh):
+        for at, content in flattened(plan.files, root):
+            put(content, fresh / at, root, store)
+        (fresh / "Dockerfile").write_text(plan.text(key))
+        # COPY takes the modes along, and a user's umask must not reach an image.
+        for path in (fresh, *fresh.rglob("*")):
+            if path.is_dir():
+                path.chmod(0o755)
+        shutil.rmtree(folder, ignore_errors=True)
+        fresh.rename(folder)
+
+
+def is_whole(plan: Plan, key: str, root: Path, store: Store, folder: Path) -> bool:
+    """Whether the context in `folder` is the one that `make` would make.
+
+    Files out of the store are held against it by size and mode, all others by content.
+    """
+    wanted = dict(flattened(plan.files, root)) | {"Dockerfile": plan.text(key).encode()}
+    there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    try:
+        return there == set(wanted) and all(
+            _same(content, folder / at, root, store) for at, content in wanted.items()
+        )
+    except OSError:
+        return False
+
+
+def _same(content: Content, path: Path, root: Path, store: Store) -> bool:
+    match content:
+        case bytes():
+            return path.read_bytes() == content
+        case Stored():
+            return _alike(path, store.path(content.sha256))
+        case Unpacked():
+            return _alike(path, store.root / "derived" / content.sha256 / "uv")
+        case PurePosixPath():
+            return filecmp.cmp(path, root / content, shallow=False)
+
+
+def _alike(path: Path, stored: Path) -> bool:
+    one, other = path.stat(), stored.stat()
+    return (one.st_size, one.st_mode) == (other.st_size, other.st_mode)
+
+
+def flattened(files: Mapping[str, Content], root: Path) -> Iterator[tuple[str, Content]]:
+    """Each file of the context; a folder of the project is its files, in order."""
+    for at, content in sorted(files.items()):
+        if isinstance(content, PurePosixPath) and (root / content).is_dir():
+            for below in sorted((root / content).rglob("*")):
+                if below.is_file():
+                    inside = below.relative_to(root / content)
+                    yield f"{at}/{inside}", PurePosixPath(below.relative_to(root))
+        else:
+            yield at, content
+
+
+def put(content: Content, path: Path, root: Path, store: Store) -> None:
+    """One file of the context. Modes follow from the content, never from a umask."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    match content:
+        case bytes():
+            path.write_bytes(content)
+            path.chmod(0o644)
+        case Stored():
+            link(store.path(content.sha256), path)
+        case Unpacked():
+            wheel = store.path(content.sha256)
+            link(
+                store.derived(content.sha256, "uv", lambda out: uv.extract_binary(wheel, out)), path
+            )
+        case PurePosixPath():
+            shutil.copyfile(root / content, path)
+            path.chmod(0o755 if (root / content).stat().st_mode & 0o100 else 0o644)
+
+
+def link(source: Path, target: Path) -> None:
+    """A hard link where that can be, else a copy."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+        target.chmod(source.stat().st_mode & 0o777)

@@ -1,0 +1,143 @@
+"""Files written whole, hashed in one way, and locks between processes."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO
+
+from lading.errors import EnvironmentProblem
+
+PART = ".part"
+"""How the names of files end that are not whole yet; a later run may delete them."""
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def canonical_json(value: Any) -> bytes:
+    """JSON with sorted keys, no white space and no escapes: the same bytes for the same data."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def digest_of(value: Any) -> str:
+    """The sha256 of the canonical JSON of plain data, in hexadecimal."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turns a full or read-only disk below `path` into an error that says so."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise EnvironmentProblem(
+                f"no room left on the disk while writing {path}",
+                why=str(error),
+                do="free some room (the store of downloads is $LADING_CACHE), then run it again",
+            ) from error
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise EnvironmentProblem(f"{path} can't be written", why=str(error)) from error
+        raise
+
+
+@contextmanager
+def written_whole(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
+    """A file to write to that gets its name, atomically, when all is written; else nothing stays.
+
+    Raises `EnvironmentProblem` when the disk is full.
+    """
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
+        try:
+            with os.fdopen(handle, "w+b") as file:
+                yield file
+                file.flush()
+                os.fchmod(file.fileno(), mode)
+                os.fsync(file.fileno())
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file whole, as UTF-8; one that holds this text already is left as it is."""
+    data = text.encode()
+    try:
+        if path.read_bytes() == data:
+            return
+    except OSError:
+        pass
+    with written_whole(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def locked(
+    path: Path,
+    holder: str,
+    waiting: Callable[[str], None] | None = None,
+    *,
+    wait: bool = True,
+    remove: bool = False,
+) -> Iterator[None]:
+    """Holds `path` as a lock between processes; it ends with the process, however that ends.
+
+    `holder` is written into the file, for who has to wait: `waiting` is called once with the
+    text that the present holder wrote. Without `wait`, raises BlockingIOError when it is held.
+    With `remove`, the file goes away with the lock (for locks on many things).
+    """
+    file = _lock_file(path)
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not wait:
+                file.close()
+                raise
+            if waiting is not None:
+                file.seek(0)
+                waiting(file.read().strip() or "another process")
+                waiting = None
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if _still_named(file.fileno(), path):
+            break
+        # Who held it removed it meanwhile: a lock on a file without a name keeps nobody out.
+        file.close()
+        file = _lock_file(path)
+    with file:
+        file.seek(0)
+        file.truncate()
+        file.write(holder)
+        file.flush()
+        try:
+            yield
+        finally:
+            if remove:
+                path.unlink(missing_ok=True)
+
+
+def _lock_file(path: Path) -> TextIO:
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("a+")
+
+
+def _still_named(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False

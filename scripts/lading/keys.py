@@ -1,0 +1,59 @@
+"""What an image is called by: the sha256 of everything it is made from.
+
+It follows from committed files alone, so that two machines that never met agree on it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path, PurePosixPath
+
+from lading.compose import Locked, Plan
+from lading.errors import LadingError
+from lading.files import digest_of, sha256_of
+
+FORMAT = 1
+"""Raised when the same declarations and locks would give another image."""
+
+
+def key_of(plan: Plan, locked: Locked, platform: str, root: Path) -> str:
+    """The image's key, in hexadecimal: over the Dockerfile, the locks and the recipe's files."""
+    own = {
+        at: digest_of_tree(root / content)
+        for at, content in plan.files.items()
+        if isinstance(content, PurePosixPath)
+    }
+    texts = {
+        at: hashlib.sha256(content).hexdigest()
+        for at, content in plan.files.items()
+        if isinstance(content, bytes)
+    }
+    return digest_of(
+        {
+            "format": FORMAT,
+            "platform": platform,
+            "locks": locked.texts,
+            "dockerfile": plan.text(key=""),
+            "files": own,
+            "texts": texts,
+        }
+    )
+
+
+def digest_of_tree(path: Path) -> str:
+    """The sha256 of a file, or of a folder's files by name, with who may run them."""
+    try:
+        if path.is_dir():
+            entries = {
+                str(below.relative_to(path)): _digest_of_file(below)
+                for below in sorted(path.rglob("*"))
+                if below.is_file()
+            }
+            return digest_of(entries)
+        return digest_of(_digest_of_file(path))
+    except OSError as error:
+        raise LadingError(f"{path} can't be read", why=str(error)) from error
+
+
+def _digest_of_file(path: Path) -> list[str | bool]:
+    return [sha256_of(path), bool(path.stat().st_mode & 0o100)]

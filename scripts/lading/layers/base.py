@@ -1,0 +1,161 @@
+"""The base of an image: its lock, its facts, and what FROM names.
+
+A `debian:` base is locked to its .debs and made from exactly those; an `image:` base is locked
+to the digest of the manifest for the platform.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lading import locks
+from lading.debian import Deb
+from lading.errors import LadingError
+from lading.facts import Facts
+from lading.files import digest_of
+from lading.locks import Header
+from lading.project import Base
+from lading.store import Artifact
+
+FORMAT = 1
+"""The format of what is assembled: raised when the same .debs would give other bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseLock:
+    """A base's lock as read: either the .debs of a suite, or the digest of an image."""
+
+    header: Header
+    facts: Facts
+    text: str
+    suite: str = ""
+    debs: tuple[Deb, ...] = ()
+    digest: str = ""
+
+    @property
+    def key(self) -> str:
+        """The sha256 that a Debian base is called by: of what it is made from, and its date."""
+        debs = [[d.name, d.version, d.architecture, d.sha256] for d in self.debs]
+        return digest_of(
+            {"format": FORMAT, "suite": self.suite, "debs": debs, "date": str(self.header.date)}
+        )
+
+    @property
+    def artifacts(self) -> tuple[Artifact, ...]:
+        return tuple(
+            Artifact(name=deb.path.rpartition("/")[2], sha256=deb.sha256, size=deb.size)
+            for deb in self.debs
+        )
+
+
+def inputs(base: Base, platform: str) -> str:
+    """The digest of what a base's lock is made from."""
+    if base.debian is not None:
+        declared: dict[str, Any] = {
+            "suite": base.debian.suite,
+            "packages": sorted(base.debian.packages),
+        }
+    else:
+        declared = {"image": base.image}
+    return digest_of({**declared, "platform": platform})
+
+
+def reference(base: Base, lock: BaseLock) -> str:
+    """What FROM names: BuildKit finds a local image by its tag only, a registry's by its digest."""
+    if base.debian is not None:
+        return f"localhost/lading/base/{base.name}:{lock.key[:16]}"
+    assert base.image is not None
+    return f"{repository(base.image)}@{lock.digest}"
+
+
+def repository(image: str) -> str:
+    """An image reference without its tag and digest."""
+    name = image.partition("@")[0]
+    head, colon, tail = name.rpartition(":")
+    return head if colon and "/" not in tail else name
+
+
+def path(root: Path, name: str, platform: str) -> Path:
+    """Where a base's lock lies."""
+    return locks.folder(root, "bases", name, platform) / "base.yaml"
+
+
+def text_of(
+    base: Base,
+    platform: str,
+    facts: Facts,
+    old: BaseLock | None,
+    *,
+    debs: tuple[Deb, ...] = (),
+    digest: str = "",
+) -> str:
+    """The text of a base's lock; its date moves only when what is pinned moved."""
+    body = "facts:\n"
+    body += "".join(f"  {key}: {json.dumps(value)}\n" for key, value in facts.to_dict().items())
+    if base.debian is not None:
+        about = f"Debian {base.debian.suite} with {', '.join(base.debian.packages) or 'no more'}."
+        body += f"suite: {base.debian.suite}\npackages:\n"
+        body += "".join(f"  - {_flow(deb)}\n" for deb in debs)
+    else:
+        about = f"{base.image}."
+        body += f"digest: {digest}\n"
+    before = (old.header, locks.split(old.text, "")[1]) if old is not None else None
+    header = locks.renewed(before, inputs(base, platform), body, f"doit lock:base:{base.name}")
+    return locks.text_of(header, body, f"The base {base.name}: {about}")
+
+
+def _flow(deb: Deb) -> str:
+    """One package a line, so that two locks compare well."""
+    return (
+        f"{{name: {deb.name}, version: {json.dumps(deb.version)}, "
+        f"architecture: {deb.architecture}, path: {json.dumps(deb.path)}, "
+        f"size: {deb.size}, sha256: {deb.sha256}}}"
+    )
+
+
+def read(path: Path) -> BaseLock | None:
+    """The lock at this path; None if there is none. Raises `LadingError` if it is damaged."""
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return None
+    return parse(text, str(path))
+
+
+def parse(text: str, path: str) -> BaseLock:
+    """A base's lock from its text."""
+    import yaml
+
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    header, body = locks.split(text, path)
+    try:
+        found: Mapping[str, Any] = yaml.load(body, loader)
+        debs = tuple(
+            Deb(
+                name=str(row["name"]),
+                version=str(row["version"]),
+                architecture=str(row["architecture"]),
+                path=str(row["path"]),
+                size=int(row["size"]),
+                sha256=str(row["sha256"]),
+            )
+            for row in found.get("packages", ())
+        )
+        return BaseLock(
+            header=header,
+            facts=Facts.from_dict(found["facts"]),
+            text=text,
+            suite=str(found.get("suite", "")),
+            debs=debs,
+            digest=str(found.get("digest", "")),
+        )
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise LadingError(
+            f"{path}: not a lock of a base",
+            why=f"{type(error).__name__}: {error}",
+            do="undo the edit, or delete the file and lock again",
+        ) from error

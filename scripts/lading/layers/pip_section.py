@@ -1,0 +1,66 @@
+"""The `pip:` section of an image: what pip's packages are resolved from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lading.scalars import CONTROL, ProjectPath, Text
+from lading.schema import Field, List, Record
+
+# PEP 508 names; ":all:" is pip's word for every package.
+_NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
+_VERSION = r"(?:===|==|~=|!=|<=|>=|<|>) *[A-Za-z0-9*+!._-]+"
+_EXTRAS = r"\[[A-Za-z0-9._, -]*\]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipSection:
+    """Paths are relative to the project's root and name files; requirements are PEP 508's."""
+
+    requirements: str
+    constraints: tuple[str, ...] = ()
+    no_binary: tuple[str, ...] = ()
+    build_constraints: tuple[str, ...] = ()
+
+
+SECTION = Record(
+    make=PipSection,
+    expected="a mapping with the key 'requirements'",
+    fields={
+        "requirements": Field(
+            kind=ProjectPath(),
+            about="the file of requirements, as pip reads it (requirements.in)",
+            required=True,
+        ),
+        "constraints": Field(
+            kind=List(item=ProjectPath(), or_one=True, unique=True),
+            about="files of constraints, as pip's -c",
+        ),
+        "no-binary": Field(
+            kind=List(
+                item=Text(
+                    pattern=rf"{_NAME}|:all:",
+                    longest=128,
+                    expected="the name of a Python package",
+                ),
+                or_one=True,
+                unique=True,
+            ),
+            about="packages that are built from source, wheels or not",
+        ),
+        "build-constraints": Field(
+            kind=List(
+                item=Text(
+                    # Close to PEP 508, which only packaging, slow to import, reads exactly.
+                    pattern=rf"{_NAME}(?: *{_EXTRAS})?(?: *{_VERSION}(?: *, *{_VERSION})*)?"
+                    rf"(?: *;[^{CONTROL}]+)?",
+                    longest=512,
+                    expected="a package and its versions, as setuptools<69",
+                ),
+                or_one=True,
+                unique=True,
+            ),
+            about="versions of what packages are built with, as setuptools<69",
+        ),
+    },
+)

@@ -1,0 +1,222 @@
+"""One run over one project: what is there already, asked once and remembered.
+
+What is up to date follows from state that travels (committed files, the archive's record, labels
+in an engine), never from a local database.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lading import archive, compose, keys, locks
+from lading.compose import Locked, Plan
+from lading.console import Console
+from lading.errors import LadingError
+from lading.layers import base as bases
+from lading.layers import pip
+from lading.layers.base import BaseLock
+from lading.project import Base, Image, Project
+from lading.store import Store
+
+if TYPE_CHECKING:
+    from lading.engines import Engine
+
+T = TypeVar("T")
+
+
+class State:
+    """A project, and what is known of it in this run; shared by all tasks, also by threads."""
+
+    def __init__(
+        self,
+        project: Project,
+        *,
+        environ: Mapping[str, str] | None = None,
+        console: Console | None = None,
+        connect: Callable[[], Engine] | None = None,
+    ) -> None:
+        self.project = project
+        self.environ = os.environ if environ is None else environ
+        self.console = console or Console(environ=self.environ)
+        self.store = Store.default(self.environ)
+        self.frozen = self.environ.get("CI", "").lower() not in ("", "0", "false", "no")
+        self.goals: frozenset[str] = frozenset()
+        """The tasks that were asked for by name, or that are in a group asked for by name."""
+        self.involved: frozenset[str] = frozenset()
+        """The goals and all they stand on."""
+        self._connect = connect or self._connect_for_real
+        self._known: dict[tuple[Any, ...], Any] = {}
+        self._lock = threading.RLock()
+
+    # -- memory -----------------------------------------------------------------------------
+
+    def once(self, name: tuple[Any, ...], ask: Callable[[], T]) -> T:
+        """What `ask` answers; it is asked once a run."""
+        with self._lock:
+            if name not in self._known:
+                self._known[name] = ask()
+            found: T = self._known[name]
+            return found
+
+    def forget(self, *names: str) -> None:
+        """Lets what is known under these names be asked again: something has been made."""
+        with self._lock:
+            for known in [known for known in self._known if known[0] in names]:
+                del self._known[known]
+
+    # -- the engine -------------------------------------------------------------------------
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, found on first use. Raises `EnvironmentProblem` where there is none."""
+        return self.once(("engine",), self._connect)
+
+    def _connect_for_real(self) -> Engine:
+        from lading import engines
+
+        return engines.connect(self.environ, self.console.note)
+
+    def close(self) -> None:
+        """Lets go of the engine."""
+        with self._lock:
+            engine = self._known.pop(("engine",), None)
+        if engine is not None:
+            engine.close()
+
+    def images_by_key(self) -> Mapping[str, str]:
+        """The image IDs that the engine has, by key: one listing a run."""
+        return self.once(("images",), lambda: self.engine.images(compose.KEY_LABEL))
+
+    def in_engine(self, image: Image) -> bool:
+        """Whether the engine has the image with today's key; no engine has none."""
+        key = self.key(image)
+        try:
+            return key is not None and key in self.images_by_key()
+        except LadingError:
+            return False
+
+    # -- locks and keys ---------------------------------------------------------------------
+
+    def base_of(self, image: Image) -> Base:
+        return self.project.bases[image.base]
+
+    def base_lock(self, base: Base) -> BaseLock | None:
+        """The base's lock as it lies there, current or not."""
+        path = bases.path(self.project.root, base.name, self.project.platform)
+        return self.once(("base", base.name), lambda: bases.read(path))
+
+    def lock_folder(self, image: Image) -> Path:
+        return locks.folder(self.project.root, "images", image.name, self.project.platform)
+
+    def pip_lock(self, image: Image) -> pip.PipLock | None:
+        """The image's pip lock as it lies there, current or not."""
+        return self.once(("pip", image.name), lambda: pip.read(self.lock_folder(image)))
+
+    def request(self, image: Image) -> pip.Request:
+        """What the image's pip lock has to answer; the base must be locked."""
+
+        def ask() -> pip.Request:
+            base = self.base_lock(self.base_of(image))
+            assert image.pip is not None
+            assert base is not None
+            return pip.request(
+                self.project.root,
+                image.name,
+                image.pip,
+                base.facts,
+                self.project.platform,
+                image.as_of,
+            )
+
+        return self.once(("request", image.name), ask)
+
+    def locked(self, image: Image) -> Locked | None:
+        """All locks of the image; None while one of them is missing."""
+
+        def ask() -> Locked | None:
+            base = self.base_lock(self.base_of(image))
+            if base is None:
+                return None
+            if image.pip is None:
+                return Locked(base=base)
+            found = self.pip_lock(image)
+            if found is None:
+                return None
+            return Locked(base=base, pip=found, sources=self.request(image).sources)
+
+        return self.once(("locked", image.name), ask)
+
+    def all_locked(self, image: Image) -> Locked:
+        """All locks of the image. Raises `LadingError` while one is missing."""
+        found = self.locked(image)
+        if found is None:
+            raise LadingError(
+                f"{image.name} is not locked yet", do=f"doit lock:{image.name}, then again"
+            )
+        return found
+
+    def plan(self, image: Image) -> Plan:
+        """What the image is built from."""
+        return self.once(
+            ("plan", image.name),
+            lambda: compose.plan(self.project, image, self.all_locked(image)),
+        )
+
+    def key(self, image: Image) -> str | None:
+        """The image's key; None while it is not locked."""
+
+        def ask() -> str | None:
+            found = self.locked(image)
+            if found is None:
+                return None
+            project = self.project
+            return keys.key_of(self.plan(image), found, project.platform, project.root)
+
+        return self.once(("key", image.name), ask)
+
+    def name(self, image: Image) -> str:
+        """What the image is called: [REGISTRY/]NAME:VERSION."""
+        return compose.name(self.project, image, self.all_locked(image))
+
+    def locks_changed(self) -> None:
+        """To be called when a lock was written: what follows from locks is worked out anew."""
+        self.forget("base", "pip", "request", "locked", "plan", "key", "located")
+
+    # -- where things lie -------------------------------------------------------------------
+
+    def build_folder(self, image: Image) -> Path:
+        return self.project.root / "build" / image.name
+
+    def context(self, image: Image) -> Path:
+        return self.build_folder(image) / "context"
+
+    def check_file(self, image: Image) -> Path:
+        return self.build_folder(image) / "check.json"
+
+    def candidate(self, image: Image) -> Path:
+        return self.build_folder(image) / "candidate.tar"
+
+    def archive(self, image: Image) -> Path:
+        return self.project.root / "dist" / f"{image.name}.tar"
+
+    def record(self, image: Image) -> Path:
+        return self.project.root / "dist" / f"{image.name}.json"
+
+    # -- what is up to date -----------------------------------------------------------------
+
+    def archived(self, image: Image) -> bool:
+        """Whether `dist/` has the archive of today's key; no engine is asked."""
+        key = self.key(image)
+        return key is not None and archive.current(self.archive(image), self.record(image), key)
+
+    def asked_for(self, verb: str, image: Image) -> bool:
+        """Whether this was asked for by name, and is not just on the way to something else."""
+        return f"{verb}:{image.name}" in self.goals
+
+    def exists(self, image: Image) -> bool:
+        """Whether the image with today's key is somewhere, so that nothing before it is needed."""
+        return self.archived(image) or self.in_engine(image)

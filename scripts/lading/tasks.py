@@ -1,0 +1,171 @@
+"""Between doit and the verbs: what dodo.py makes its tasks with, and what doit calls back.
+
+A task is up to date when its verb says so; doit's own database only remembers that it ran.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from doit.action import BaseAction
+from doit.exceptions import BaseFail, InvalidDodoFile, TaskError, TaskFailed
+from doit.task import Task, dict_to_task
+
+from lading.errors import LadingError
+from lading.files import write_text
+from lading.project import load
+from lading.state import State
+
+Entry: TypeAlias = dict[str, Any] | Any  # a doit Task, which has no types
+
+
+class Work(BaseAction):  # type: ignore[misc]
+    """An action that calls Python and leaves sys.stdout alone, so that threads can share it.
+
+    Its result is what the console says of it; an error becomes doit's own failure.
+    """
+
+    def __init__(self, do: Callable[[], str], root: Path) -> None:
+        self.do = do
+        self.root = root
+        self.task: Task | None = None
+        self.out = self.err = ""
+        self.result: dict[str, Any] | None = None
+        self.values: dict[str, Any] = {}
+
+    def execute(self, out: object = None, err: object = None) -> BaseFail | None:
+        """None when it was done; else the failure, which holds the error and the seconds."""
+        start = time.monotonic()
+        try:
+            what = self.do()
+        except LadingError as error:
+            return self._failure(error, start)
+        except Exception as error:
+            log = self.root / "build" / "unexpected-error.log"
+            write_text(log, traceback.format_exc())
+            unexpected = LadingError(
+                f"an error that lading does not know: {type(error).__name__}: {error}",
+                do=f"please report it with build/{log.name}",
+            )
+            return self._failure(unexpected, start)
+        self.result = {"what": what, "seconds": time.monotonic() - start}
+        return None
+
+    def _failure(self, error: LadingError, start: float) -> BaseFail:
+        failure: BaseFail = (TaskError if error.exit_code == 2 else TaskFailed)(str(error))
+        failure.lading = error
+        failure.seconds = time.monotonic() - start
+        return failure
+
+    def __str__(self) -> str:
+        return "lading"
+
+
+class Pipeline:
+    """The tasks of a project's bases and images, a verb at a time."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+
+    def bases(
+        self,
+        verb: str,
+        *,
+        make: Callable[[State, Any], str],
+        current: Callable[[State, Any], bool],
+        clean: Callable[[State, Any], None] | None = None,
+        after: Sequence[str] = (),
+    ) -> Iterator[Entry]:
+        """VERB:base:NAME for every base; in the group VERB if a default image stands on it."""
+        images = self.state.project.images.values()
+        used = {image.base for image in images if image.default}
+        for base in self.state.project.bases.values():
+            names = {"name": f"base:{base.name}", "base": base.name}
+            kind = f"Debian {base.debian.suite}" if base.debian else f"{base.image}"
+            yield self._task(
+                verb, names, base, base.name in used, make, current, clean, after,
+                doc=f"the base {base.name}: {kind}",
+            )  # fmt: skip
+
+    def images(self, verb: str, module: Any, after: Sequence[str] = ()) -> Iterator[Entry]:
+        """VERB:NAME for every image; in the group VERB unless it says `default: false`."""
+        for image in self.state.project.images.values():
+            names = {"name": image.name, "base": image.base}
+            clean = getattr(module, "clean", None)
+            yield self._task(
+                verb, names, image, image.default, module.make, module.current, clean, after,
+                doc=image.description or f"the image {image.name}, on {image.base}",
+            )  # fmt: skip
+
+    def _task(
+        self,
+        verb: str,
+        names: dict[str, str],
+        thing: Any,
+        in_group: bool,
+        make: Callable[[State, Any], str],
+        current: Callable[[State, Any], bool],
+        clean: Callable[[State, Any], None] | None,
+        after: Sequence[str],
+        doc: str,
+    ) -> Entry:
+        state = self.state
+
+        def up_to_date(task: Task, values: object) -> bool:
+            try:
+                return current(state, thing)
+            except LadingError:
+                # What is wrong is said by the task itself, when it runs.
+                return False
+
+        task: dict[str, Any] = {
+            "name": names["name"],
+            "doc": doc,
+            "actions": [Work(lambda: make(state, thing), state.project.root)],
+            "uptodate": [up_to_date],
+            "task_dep": [name.format(**names) for name in after],
+        }
+        if clean is not None:
+            task["clean"] = [_Clean(clean, state, thing)]
+        if in_group:
+            return task
+        # Hidden from `doit list` like any subtask, but not one of its group: made when named.
+        alone = dict_to_task({**task, "name": f"{verb}:{names['name']}"})
+        alone.subtask_of = verb
+        return alone
+
+
+class _Clean:
+    """What `doit clean` calls: an engine that is not there has nothing to clean."""
+
+    def __init__(self, clean: Callable[[State, Any], None], state: State, thing: Any) -> None:
+        self.clean, self.state, self.thing = clean, state, thing
+        self.__name__ = "clean"
+
+    def __call__(self) -> None:
+        try:
+            self.clean(self.state, self.thing)
+        except LadingError as error:
+            self.state.console.note(f"not cleaned: {error}")
+
+
+_state: State | None = None
+
+
+def open_project(path: str = "project.yaml") -> Pipeline:
+    """The project of this folder. A problem in it ends doit with exit code 3, as doit reports."""
+    global _state
+    try:
+        _state = State(load(Path(path).absolute()))
+    except LadingError as error:
+        raise InvalidDodoFile(str(error)) from None
+    return Pipeline(_state)
+
+
+def opened() -> State | None:
+    """The state of the project that dodo.py opened, for doit's commands."""
+    return _state

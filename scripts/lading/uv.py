@@ -1,0 +1,368 @@
+"""What is asked of uv: which versions fit, and which file of a version it is.
+
+uv runs on this machine but resolves for the *base's* Python, glibc and platform; it never
+runs a Python of this machine. Only where a package has no wheel does it need that base's own
+Python, in a throwaway container (see `Runner`).
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from lading import process
+from lading.errors import EnvironmentProblem, LadingError
+from lading.facts import Facts
+from lading.requirements import Pin, Sources, normalised
+from lading.store import Source
+
+MANYLINUX = [(2, 17), (2, 28), *((2, minor) for minor in range(31, 41))]
+"""The glibc versions that uv has platforms for."""
+
+MACHINES = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
+
+Runner = Callable[[Sequence[str], Path, Mapping[str, str]], process.Finished]
+"""Runs uv with these arguments, in this folder, with these additions to the environment."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What is resolved for: a base's Python and glibc, a platform, and as of which day."""
+
+    python_version: str
+    glibc: str
+    platform: str
+    as_of: date | None = None
+
+    @staticmethod
+    def of(facts: Facts, platform: str, as_of: date | None) -> Target:
+        return Target(
+            python_version=facts.python_version,
+            glibc=facts.glibc,
+            platform=platform,
+            as_of=as_of,
+        )
+
+    @property
+    def uv_platform(self) -> str:
+        """uv's name of the platform: of the glibc versions it knows, the largest that fits."""
+        machine = MACHINES[self.platform]
+        glibc = tuple(int(part) for part in self.glibc.split(".")[:2])
+        fitting = [known for known in MANYLINUX if known <= glibc]
+        if not fitting:
+            raise LadingError(
+                f"no wheel is made for glibc {self.glibc or '(none)'}",
+                do="choose a base with glibc 2.17 or newer",
+            )
+        return f"{machine}-manylinux_{fitting[-1][0]}_{fitting[-1][1]}"
+
+    def arguments(self) -> list[str]:
+        """The options that make uv resolve for this target."""
+        options = ["--python-version", self.python_version, "--python-platform", self.uv_platform]
+        if self.as_of is not None:
+            # A bare day would be taken in local time; say which instant is meant.
+            options += ["--exclude-newer", f"{self.as_of + timedelta(days=1)}T00:00:00Z"]
+        return options
+
+    def __str__(self) -> str:
+        text = f"Python {self.python_version}, glibc {self.glibc}, {self.platform}"
+        return f"{text}, as of {self.as_of}" if self.as_of else text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version:
+    """One package that uv chose: name, version (or the URL asked for), who wants it."""
+
+    name: str
+    version: str
+    url: str = ""
+    via: tuple[str, ...] = ()
+
+    @property
+    def requirement(self) -> str:
+        return f"{self.name} @ {self.url}" if self.url else f"{self.name}=={self.version}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """A file that uv knows of: its name, sha256, size in bytes (None: not told) and URL."""
+
+    name: str
+    version: str
+    file: str
+    sha256: str
+    size: int | None
+    url: str
+
+
+class NotResolved(LadingError):
+    """uv found no answer; `explanation` is what it said."""
+
+    def __init__(self, explanation: str) -> None:
+        super().__init__("no set of versions fits", why=explanation)
+        self.explanation = explanation
+
+
+class NotAnswered(EnvironmentProblem):
+    """uv could not ask: an index is down, a certificate unknown, a password wrong."""
+
+
+def here(
+    arguments: Sequence[str], folder: Path, environment: Mapping[str, str]
+) -> process.Finished:
+    """Runs the uv that lading depends on, on this machine."""
+    import uv
+
+    return process.run([uv.find_uv_bin(), *arguments], cwd=folder, env=environment)
+
+
+def resolve(
+    sources: Sources,
+    target: Target,
+    *,
+    pinned: Iterable[Pin] = (),
+    no_binary: Sequence[str] = (),
+    build_constraints: Sequence[str] = (),
+    environment: Mapping[str, str],
+    runner: Runner = here,
+    builds: bool = False,
+) -> tuple[Version, ...]:
+    """The versions that satisfy the requirement files on the target, sorted by name.
+
+    `pinned` are kept where they still fit. With `builds`, sdists may be built to learn what
+    they need: then the `runner` must be one with the target's own Python. Raises `NotResolved`
+    with uv's explanation, `NotAnswered` where an index can't be asked.
+    """
+    with tempfile.TemporaryDirectory(prefix="lading-uv-") as name:
+        folder = Path(name)
+        for path, data in sources.files.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(data)
+        answer = folder / "answer.txt"
+        answer.write_text("".join(pin.requirement + "\n" for pin in pinned))
+        arguments = ["pip", "compile", "--quiet", "--no-header", "--annotation-style", "split"]
+        arguments += ["--no-config", *target.arguments(), "--output-file", answer.name]
+        arguments += [] if builds else ["--no-build"]
+        for package in no_binary:
+            arguments += ["--no-binary", package]
+        for constraint in sources.constraints:
+            arguments += ["--constraints", constraint]
+        if build_constraints:
+            (folder / "build-constraints.txt").write_text("\n".join(build_constraints) + "\n")
+            arguments += ["--build-constraints", "build-constraints.txt"]
+        _asked(runner([*arguments, sources.roots[0]], folder, environment))
+        return _versions(answer.read_text())
+
+
+def _asked(finished: process.Finished) -> str:
+    """What uv answered; its two ways of failing are two errors."""
+    if finished.code == 0:
+        return finished.output
+    said = (finished.errors or finished.output).strip()
+    if re.search(r"No solution found|requirements are unsatisfiable", said):
+        raise NotResolved(said)
+    from lading import net
+
+    raise NotAnswered("uv could not get an answer", why=net.redact(said), do=net.settings_hint())
+
+
+def _versions(text: str) -> tuple[Version, ...]:
+    """Reads the file that `uv pip compile` wrote."""
+    versions: list[Version] = []
+    entry = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)(?:==(?P<version>\S+)| @ (?P<url>\S+))")
+    via: list[str] = []
+    head: re.Match[str] | None = None
+
+    def close() -> None:
+        if head is not None:
+            versions.append(
+                Version(
+                    name=normalised(head["name"]),
+                    version=head["version"] or "",
+                    url=head["url"] or "",
+                    via=tuple(via),
+                )
+            )
+
+    for line in text.splitlines():
+        found = entry.match(line)
+        if found:
+            close()
+            head, via = found, []
+        elif line.startswith("    #"):
+            said = line.strip("# ").removeprefix("via").strip()
+            if said:
+                via.append(said)
+    close()
+    return tuple(sorted(versions, key=lambda version: version.name))
+
+
+def locate(
+    wanted: Sequence[Version | Pin],
+    target: Target,
+    *,
+    index_options: Sequence[str] = (),
+    no_binary: Sequence[str] = (),
+    environment: Mapping[str, str],
+) -> tuple[File, ...]:
+    """The files that the indexes have of exactly these versions and that fit the target.
+
+    Nothing is resolved and no metadata is read, so that an sdist is never built for it. Raises
+    `NotResolved` when an index no longer has a version.
+    """
+    if not wanted:
+        return ()
+    with tempfile.TemporaryDirectory(prefix="lading-uv-") as name:
+        folder = Path(name)
+        lines = [*index_options, *(version.requirement for version in wanted)]
+        (folder / "pins.txt").write_text("\n".join(lines) + "\n")
+        # Told that each needs nothing, uv asks no file for its metadata.
+        known = ", ".join(
+            f'{{name = "{version.name}", version = "{version.version}", requires-dist = []}}'
+            for version in wanted
+            if not version.url
+        )
+        (folder / "uv.toml").write_text(f"dependency-metadata = [{known}]\n")
+        arguments = ["pip", "compile", "--quiet", "--no-header", "--no-deps"]
+        arguments += ["--format", "pylock.toml", "--config-file", "uv.toml", *target.arguments()]
+        for package in no_binary:
+            arguments += ["--no-binary", package]
+        answer = _asked(here([*arguments, "pins.txt"], folder, environment))
+    return _files(answer)
+
+
+def _files(pylock: str) -> tuple[File, ...]:
+    """Reads a pylock.toml (PEP 751): all wheels first, then the sdist, of each package."""
+    import tomllib
+
+    files: list[File] = []
+    for package in tomllib.loads(pylock).get("packages", []):
+        entries: list[dict[str, Any]] = [*package.get("wheels", [])]
+        entries += [package[kind] for kind in ("sdist", "archive") if kind in package]
+        for entry in entries:
+            path = urlsplit(entry.get("url") or entry.get("path", "")).path
+            files.append(
+                File(
+                    name=normalised(package["name"]),
+                    version=str(package.get("version", "")),
+                    file=entry.get("name") or unquote(PurePosixPath(path).name),
+                    sha256=entry.get("hashes", {}).get("sha256", ""),
+                    size=entry.get("size"),
+                    url=entry.get("url") or Path(entry["path"]).resolve().as_uri(),
+                )
+            )
+    return tuple(files)
+
+
+def best(files: Iterable[File], target: Target) -> File | None:
+    """The file an installer takes for the target: the best wheel by its tags, else the sdist."""
+    from packaging.tags import Tag, compatible_tags, cpython_tags
+    from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+
+    files = list(files)
+    machine = MACHINES[target.platform]
+    glibc = tuple(int(part) for part in target.glibc.split(".")[:2])
+    legacy = {(2, 17): "manylinux2014", (2, 12): "manylinux2010", (2, 5): "manylinux1"}
+    platforms: list[str] = []
+    for minor in range(glibc[1], 4, -1):
+        platforms.append(f"manylinux_2_{minor}_{machine}")
+        if (2, minor) in legacy:
+            platforms.append(f"{legacy[2, minor]}_{machine}")
+    platforms.append(f"linux_{machine}")
+    python = [int(part) for part in target.python_version.split(".")[:2]]
+    interpreter = f"cp{python[0]}{python[1]}"
+    order: dict[Tag, int] = {}
+    for tag in [
+        *cpython_tags(python_version=python, platforms=platforms),
+        *compatible_tags(python_version=python, interpreter=interpreter, platforms=platforms),
+    ]:
+        order.setdefault(tag, len(order))
+    ranked: list[tuple[int, tuple[int, str], File]] = []
+    for file in files:
+        try:
+            _, _, build, tags = parse_wheel_filename(file.file)
+        except InvalidWheelFilename:
+            continue
+        fitting = [order[tag] for tag in tags if tag in order]
+        if fitting:
+            number = (-build[0], build[1]) if build else (0, "")
+            ranked.append((min(fitting), number, file))
+    if ranked:
+        return min(ranked, key=lambda row: (row[0], row[1], row[2].file))[2]
+    return next((file for file in files if not file.file.endswith(".whl")), None)
+
+
+def sources_of(files: Iterable[File]) -> dict[str, list[Source]]:
+    """Where each file can be had, by its sha256, with the credentials of the user's index."""
+    from lading import net
+
+    found: dict[str, list[Source]] = {}
+    for file in files:
+        found.setdefault(file.sha256, []).append(
+            Source(url=file.url, auth=net.credentials(file.url))
+        )
+    return found
+
+
+def measured(file: File) -> tuple[str, int]:
+    """The sha256 and the size in bytes of a file, by reading all of it."""
+    import hashlib
+
+    from lading import net
+
+    digest, size = hashlib.sha256(), 0
+    local = urlsplit(file.url)
+    if local.scheme == "file":
+        data = Path(unquote(local.path)).read_bytes()
+        return hashlib.sha256(data).hexdigest(), len(data)
+    with net.session() as session:
+        answer = net.ask(session, file.url, auth=net.credentials(file.url), stream=True)
+        if not answer.ok:
+            raise net.answer_problem(answer.status_code, file.url)
+        for chunk in answer.iter_content(1 << 20):
+            digest.update(chunk)
+            size += len(chunk)
+    return digest.hexdigest(), size
+
+
+def url_sources(url: str) -> list[Source]:
+    """Where a requirement by URL is had: there."""
+    from lading import net
+
+    return [Source(url=url.partition("#")[0], auth=net.credentials(url))]
+
+
+def with_wheels(
+    name: str, target: Target, environment: Mapping[str, str]
+) -> tuple[str, str] | None:
+    """The oldest and the newest version of a package that has a wheel for the target."""
+    ends: list[str] = []
+    for choice in ("lowest", "highest"):
+        with tempfile.TemporaryDirectory(prefix="lading-uv-") as folder:
+            (Path(folder) / "one.in").write_text(name + "\n")
+            arguments = ["pip", "compile", "--quiet", "--no-header", "--no-annotate", "--no-config"]
+            arguments += ["--no-deps", "--no-build", "--resolution", choice, *target.arguments()]
+            finished = here([*arguments, "one.in"], Path(folder), environment)
+        versions = _versions(finished.output)
+        if finished.code or not versions:
+            return None
+        ends.append(versions[0].version)
+    return ends[0], ends[1]
+
+
+def extract_binary(wheel: Path, out: Path) -> None:
+    """Takes the `uv` program out of its wheel."""
+    import zipfile
+
+    with zipfile.ZipFile(wheel) as archive:
+        member = next(n for n in archive.namelist() if n.endswith(".data/scripts/uv"))
+        with archive.open(member) as source, out.open("wb") as target:
+            shutil.copyfileobj(source, target)
+    out.chmod(0o755)

@@ -1,0 +1,44 @@
+"""archive: publish the checked candidate as dist/NAME.tar, with a record beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from lading import archive
+from lading.console import size
+from lading.files import disk_errors
+from lading.project import Image
+from lading.state import State
+from lading.verbs import check as check_verb
+
+
+def current(state: State, image: Image) -> bool:
+    """Whether dist/ has the archive with today's key, and it was checked."""
+    return state.archived(image)
+
+
+def make(state: State, image: Image) -> str:
+    """Moves the candidate to its name. One that is not there, or not whole, is exported again."""
+    key = state.key(image)
+    state.all_locked(image)
+    assert key is not None
+    candidate = state.candidate(image)
+    record = candidate.with_suffix(".json")
+    if not archive.current(candidate, record, key):
+        check_verb.export(state, image)
+    final = state.archive(image)
+    with disk_errors(final):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        # Without its record an archive is not current: a kill in between costs one export.
+        state.record(image).unlink(missing_ok=True)
+        os.replace(candidate, final)
+        os.replace(record, state.record(image))
+    found = json.loads(state.record(image).read_text())
+    return f"dist/{final.name}, {size(found['size'])}, sha256 {found['sha256'][:12]}"
+
+
+def clean(state: State, image: Image) -> None:
+    """Removes the archive and its record."""
+    state.record(image).unlink(missing_ok=True)
+    state.archive(image).unlink(missing_ok=True)

@@ -1,0 +1,251 @@
+"""The base of images: locked, and for a `debian:` base made, loaded and kept in the store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lading import archive, debian, store
+from lading.console import size
+from lading.errors import LadingError
+from lading.facts import Facts
+from lading.files import write_text
+from lading.layers import base as bases
+from lading.layers.base import BaseLock
+from lading.project import Base, DebianBase
+from lading.state import State
+
+ARCHIVE = "base.tar"
+
+
+def lock_current(state: State, base: Base) -> bool:
+    """Whether the base's lock answers its declaration, and what it names can still be had."""
+    return lock_reason(state, base) == ""
+
+
+def lock_reason(state: State, base: Base) -> str:
+    """Why the lock has to be made again; empty if it has not."""
+    lock = state.base_lock(base)
+    if lock is None:
+        return "there is none yet"
+    if lock.header.inputs != bases.inputs(base, state.project.platform):
+        return "its declaration has changed"
+    gone = missing_upstream(state, base, lock)
+    if gone:
+        shown = ", ".join(gone[:5]) + (f" and {len(gone) - 5} more" if len(gone) > 5 else "")
+        return f"the mirror no longer has {shown}"
+    return ""
+
+
+def missing_upstream(state: State, base: Base, lock: BaseLock) -> list[str]:
+    """.debs that neither the store nor the mirror has; asked only if the base is needed.
+
+    A mirror that can't be reached says nothing about what it has.
+    """
+    if base.debian is None or made(state, base, lock) or not needed(state, base):
+        return []
+    lacking = state.store.lacking(lock.artifacts)
+    if not lacking:
+        return []
+    wanted = {artifact.sha256 for artifact in lacking}
+    try:
+        sources = debian.locate(
+            [deb for deb in lock.debs if deb.sha256 in wanted], debian.mirrors(state.environ)
+        )
+        gone = store.available(sources, state.environ)
+    except LadingError:
+        return []
+    return sorted(deb.name for deb in lock.debs if deb.sha256 in gone)
+
+
+def needed(state: State, base: Base) -> bool:
+    """Whether anything is to be made from this base: asked for by name, or by an image."""
+    if state.goals & {f"build:base:{base.name}", f"lock:base:{base.name}"}:
+        return True
+    images = [image for image in state.project.images.values() if image.base == base.name]
+    return any(
+        f"build:{image.name}" in state.involved and not state.exists(image) for image in images
+    )
+
+
+def lock(state: State, base: Base) -> str:
+    """Locks the base; says what moved. Frozen, it is an error that names the lock."""
+    path = bases.path(state.project.root, base.name, state.project.platform)
+    if state.frozen:
+        raise LadingError(
+            f"{path.relative_to(state.project.root)} is not current",
+            why=f"{lock_reason(state, base)}; with CI or frozen=1 set, locks are not changed",
+            do=f"run `doit lock:base:{base.name}` without them, and commit the lock",
+        )
+    try:
+        old = state.base_lock(base)
+    except LadingError:
+        old = None
+    text, what = _locked(state, base, old)
+    write_text(path, text)
+    state.locks_changed()
+    if old is not None:
+        for line in moved(old, bases.parse(text, str(path))):
+            state.console.note(f"  {line}")
+    return what
+
+
+def _locked(state: State, base: Base, old: BaseLock | None) -> tuple[str, str]:
+    platform = state.project.platform
+    if base.debian is not None:
+        debs = _resolved(state, base.debian, base.debian.packages)
+        facts = debian.facts_of(debs)
+        if facts.python and python_lacks_distutils(facts):
+            debs = _resolved(state, base.debian, (*base.debian.packages, "python3-distutils"))
+        text = bases.text_of(base, platform, facts, old, debs=debs)
+        return text, f"{len(debs)} packages, {size(sum(deb.size for deb in debs))}"
+    from lading import registry
+
+    assert base.image is not None
+    digest = registry.resolve(base.image, platform, environ=state.environ).digest
+    reference = f"{bases.repository(base.image)}@{digest}"
+    facts = facts_of_image(state, reference)
+    return bases.text_of(base, platform, facts, old, digest=digest), digest[:19]
+
+
+def _resolved(state: State, base: DebianBase, packages: tuple[str, ...]) -> tuple[debian.Deb, ...]:
+    architecture = state.project.platform.partition("/")[2]
+    return debian.resolve(base.suite, packages, architecture, debian.mirrors(state.environ))
+
+
+def python_lacks_distutils(facts: Facts) -> bool:
+    """Whether uv can't use Debian's Python as it is: before 3.10 it wants distutils, which is
+    part of Python, and on Debian a package of its own.
+    """
+    return tuple(int(part) for part in facts.python_version.split(".")[:2]) < (3, 10)
+
+
+def moved(old: BaseLock, new: BaseLock) -> list[str]:
+    """What changed between two locks of a base, a line each."""
+    if old.digest != new.digest:
+        return [f"{old.digest[:19]} → {new.digest[:19]}"]
+    before = {deb.name: deb.version for deb in old.debs}
+    after = {deb.name: deb.version for deb in new.debs}
+    lines: list[str] = []
+    for name in sorted({*before, *after}):
+        was, now = before.get(name), after.get(name)
+        if was is None:
+            lines.append(f"+ {name} {now}")
+        elif now is None:
+            lines.append(f"- {name} {was}")
+        elif was != now:
+            lines.append(f"{name} {was} → {now}")
+    return lines
+
+
+LOOK = r"""
+python=; for p in python3 python; do python=$(command -v $p) && break; done
+[ -n "$python" ] && "$python" -c 'import platform, sys
+print("python=" + sys.executable)
+print("python_version=" + platform.python_version())
+print("glibc=" + platform.libc_ver()[1])'
+getconf GNU_LIBC_VERSION 2>/dev/null | sed 's/glibc /glibc=/'
+for p in apt-get dnf yum microdnf zypper apk; do
+  command -v $p >/dev/null && echo "package_manager=$p" && break
+done
+[ -r /etc/os-release ] && . /etc/os-release && echo "os=$ID $VERSION_ID"
+exit 0
+"""
+
+
+def facts_of_image(state: State, reference: str) -> Facts:
+    """A base's facts, by running it once with no network."""
+    with state.console.lines(f"pull {reference}") as show:
+        state.engine.pull(reference, platform=state.project.platform, log=show)
+    result = state.engine.run(reference, ["/bin/sh", "-c", LOOK])
+    if result.code:
+        raise LadingError(
+            f"{reference} can't be looked into", why=result.output, do="a base needs /bin/sh"
+        )
+    found = dict(line.split("=", 1) for line in result.output.splitlines() if "=" in line)
+    manager = found.get("package_manager", "")
+    return Facts(
+        python=found.get("python", ""),
+        python_version=found.get("python_version", ""),
+        glibc=found.get("glibc", ""),
+        os=found.get("os", "").strip(),
+        package_manager="apt" if manager == "apt-get" else manager,
+    )
+
+
+# -- making ---------------------------------------------------------------------------------
+
+
+def made(state: State, base: Base, lock: BaseLock) -> bool:
+    """Whether the store has the base as it is locked."""
+    return base.debian is None or state.store.has_derived(lock.key, ARCHIVE)
+
+
+def build_current(state: State, base: Base) -> bool:
+    """Whether nobody needs the base here, or the engine has it."""
+    lock = state.base_lock(base)
+    if lock is None:
+        return False
+    if not needed(state, base):
+        return True
+    try:
+        return state.engine.inspect(bases.reference(base, lock)) is not None
+    except LadingError:
+        return False
+
+
+def build(state: State, base: Base) -> str:
+    """Makes the base and gives it to the engine; a base from a registry is pulled."""
+    ensure(state, base)
+    lock = state.base_lock(base)
+    assert lock is not None
+    info = state.engine.inspect(bases.reference(base, lock))
+    return size(info.size) if info is not None else ""
+
+
+def ensure(state: State, base: Base) -> str:
+    """What FROM names, there in the engine."""
+    lock = state.base_lock(base)
+    if lock is None:
+        raise LadingError(f"the base {base.name} is not locked", do=f"doit lock:base:{base.name}")
+    reference = bases.reference(base, lock)
+    if state.engine.inspect(reference) is not None:
+        return reference
+    if base.debian is None:
+        with state.console.lines(f"pull {base.name}") as show:
+            state.engine.pull(reference, platform=state.project.platform, log=show)
+        return reference
+    found = state.store.derived(lock.key, ARCHIVE, lambda out: assemble(state, base, lock, out))
+    state.engine.load(found)
+    return reference
+
+
+def assemble(state: State, base: Base, lock: BaseLock, out: Path) -> None:
+    """A Debian base from its .debs, as a canonical docker-archive at `out`."""
+    lacking = state.store.lacking(lock.artifacts)
+    if lacking:
+        total = sum(artifact.size or 0 for artifact in lacking)
+        mirrors = debian.mirrors(state.environ)
+        with state.console.transfer(f"fetch base {base.name}", total) as advance:
+            state.store.fetch(lacking, lambda _: debian.locate(lock.debs, mirrors), advance)
+    root = out.with_name(out.name + ".root")
+    try:
+        with state.console.lines(f"build base {base.name}") as show:
+            debian.assemble(
+                lock.debs,
+                lock.suite,
+                lock.header.epoch,
+                {deb.sha256: state.store.path(deb.sha256) for deb in lock.debs},
+                root,
+                show,
+            )
+        config = debian.image_config(state.project.platform.partition("/")[2], lock.header.epoch)
+        archive.write(out, config, [root], bases.reference(base, lock))
+    finally:
+        root.unlink(missing_ok=True)
+
+
+def clean(state: State, base: Base) -> None:
+    """Takes the base out of the engine; the store keeps it."""
+    lock = state.base_lock(base)
+    if lock is not None and base.debian is not None:
+        state.engine.remove(bases.reference(base, lock))

@@ -1,0 +1,90 @@
+"""build: make the image in the engine, with no network, unless one with its key is there."""
+
+from __future__ import annotations
+
+from typing import IO
+
+from lading.compose import KEY_LABEL
+from lading.console import size
+from lading.errors import LadingError
+from lading.project import Image
+from lading.state import State
+from lading.verbs import base as base_verb
+from lading.verbs import dockerfile as dockerfile_verb
+from lading.verbs import fetch as fetch_verb
+
+
+def current(state: State, image: Image) -> bool:
+    """Whether an image with today's key exists; asked for by name, it is wanted in the engine."""
+    if state.asked_for("build", image):
+        return state.in_engine(image)
+    return state.exists(image)
+
+
+def make(state: State, image: Image) -> str:
+    """Builds the image from its context; the whole output goes to build/NAME/build.log."""
+    name = state.name(image)
+    key = state.key(image)
+    base_verb.ensure(state, state.base_of(image))
+    fetch_needed(state, image)
+    log = state.build_folder(image) / "build.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        log.open("w", encoding="utf-8") as file,
+        state.console.lines(f"build {image.name}", keep="RUN ") as show,
+    ):
+        identity = state.engine.build(
+            state.context(image),
+            name,
+            platform=state.project.platform,
+            log=lambda line: _both(file, show, line),
+        )
+    info = state.engine.inspect(identity)
+    if info is None or info.labels.get(KEY_LABEL) != key:
+        raise LadingError(
+            f"{name} was built, but the engine shows another image under that name",
+            do="someone else is building with the same engine: run it again",
+        )
+    state.forget("images")
+    return size(info.size)
+
+
+def _both(file: IO[str], show: object, line: str) -> None:
+    file.write(line + "\n")
+    file.flush()
+    assert callable(show)
+    show(line)
+
+
+def fetch_needed(state: State, image: Image) -> None:
+    """The artifacts and the context are there, also where the tasks before had no reason."""
+    locked = state.all_locked(image)
+    if locked.pip is not None and state.store.lacking(locked.pip.artifacts):
+        fetch_verb.make(state, image)
+    dockerfile_verb.ensure(state, image)
+
+
+def ensure(state: State, image: Image) -> str:
+    """The image, here in the engine, under its name: found, loaded from the archive, or built.
+
+    Returns its ID.
+    """
+    key = state.key(image)
+    state.all_locked(image)
+    assert key is not None
+    if not state.in_engine(image):
+        if state.archived(image):
+            state.engine.load(state.archive(image))
+            state.forget("images")
+        if not state.in_engine(image):
+            make(state, image)
+    identity = state.images_by_key()[key]
+    state.engine.tag(identity, state.name(image))
+    return identity
+
+
+def clean(state: State, image: Image) -> None:
+    """Takes the image, as it is keyed today, out of the engine."""
+    if state.in_engine(image):
+        state.engine.remove(state.name(image))
+        state.forget("images")

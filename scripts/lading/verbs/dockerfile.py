@@ -1,0 +1,45 @@
+"""dockerfile: write the Dockerfile and the whole build context."""
+
+from __future__ import annotations
+
+import shutil
+
+from lading import context
+from lading.project import Image
+from lading.state import State
+
+
+def current(state: State, image: Image) -> bool:
+    """Whether the image exists already, or its context is the one that would be made."""
+    key = state.key(image)
+    if key is None:
+        return False
+    if not state.asked_for("dockerfile", image) and state.exists(image):
+        return True
+    return _whole(state, image, key)
+
+
+def _whole(state: State, image: Image, key: str) -> bool:
+    return context.is_whole(
+        state.plan(image), key, state.project.root, state.store, state.context(image)
+    )
+
+
+def make(state: State, image: Image) -> str:
+    """Writes build/NAME/context."""
+    ensure(state, image, again=True)
+    return f"build/{image.name}/context"
+
+
+def ensure(state: State, image: Image, *, again: bool = False) -> None:
+    """The context is there; made if it is not."""
+    key = state.key(image)
+    state.all_locked(image)
+    assert key is not None
+    if again or not _whole(state, image, key):
+        context.make(state.plan(image), key, state.project.root, state.store, state.context(image))
+
+
+def clean(state: State, image: Image) -> None:
+    """Removes build/NAME."""
+    shutil.rmtree(state.build_folder(image), ignore_errors=True)

@@ -1,0 +1,71 @@
+# astropy: written by lading from project.yaml and locks/; `doit dockerfile:astropy` writes it
+# again.
+# Everything it needs lies beside it. By hand (BuildKit; or podman build):
+#   docker build --network none -t astropy:2026.11.22 build/astropy/context
+
+# A stage for what has to be built; what it needs for that stays behind.
+FROM localhost/lading/base/debian-13:1f83664091ee53f0 AS wheels
+
+# The times that steps write: the locks' date, 2026-11-22, never the clock.
+ARG SOURCE_DATE_EPOCH="1795305600"
+
+# docopt 0.6.2 has no wheel: it is built here, from locked build requirements, and only the
+# wheel leaves this stage.
+RUN --mount=type=bind,source=pip/bin,target=/dev/shm/lading/bin \
+    --mount=type=bind,source=pip/sdists,target=/dev/shm/lading/sdists \
+    --mount=type=bind,source=pip/build-docopt,target=/dev/shm/lading/build \
+    umask 022 && \
+    export HOME=/dev/shm UV_NO_CACHE=1 UV_OFFLINE=1 UV_NO_CONFIG=1 UV_NO_PROGRESS=1 \
+        UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=copy PYC_INVALIDATION_MODE=UNCHECKED_HASH && \
+    /dev/shm/lading/bin/uv build --wheel --quiet --python /usr/bin/python3 \
+        --no-index --find-links /dev/shm/lading/build \
+        --out-dir /wheels /dev/shm/lading/sdists/docopt-0.6.2.tar.gz
+
+# The base debian-13, as locked.
+FROM localhost/lading/base/debian-13:1f83664091ee53f0
+
+# The times that steps write: the locks' date, 2026-11-22, never the clock.
+ARG SOURCE_DATE_EPOCH="1795305600"
+
+# Under Apptainer the host's ~/.local and PYTHONPATH would shadow what is installed here:
+# PYTHONNOUSERSITE and an empty PYTHONPATH keep them out.
+ENV LANG="C.UTF-8" \
+    PYTHONNOUSERSITE="1" \
+    PYTHONPATH="" \
+    VIRTUAL_ENV="/opt/venv" \
+    PATH="/opt/venv/bin:$PATH"
+
+# The Python packages, into a virtual environment of their own. The wheels are lent to this one
+# step and are never a layer; the hashes are checked once more; bytecode is compiled so that a
+# read-only image starts fast.
+RUN --mount=type=bind,source=pip,target=/dev/shm/lading/pip \
+    --mount=type=bind,from=wheels,source=/wheels,target=/dev/shm/lading/built \
+    umask 022 && \
+    export HOME=/dev/shm UV_NO_CACHE=1 UV_OFFLINE=1 UV_NO_CONFIG=1 UV_NO_PROGRESS=1 \
+        UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=copy PYC_INVALIDATION_MODE=UNCHECKED_HASH && \
+    /dev/shm/lading/pip/bin/uv venv --quiet --python /usr/bin/python3 /opt/venv && \
+    /dev/shm/lading/pip/bin/uv pip install --quiet --python /opt/venv \
+        --no-index --no-deps --compile-bytecode --require-hashes \
+        --find-links /dev/shm/lading/pip/wheels --requirements /dev/shm/lading/pip/requirements.txt && \
+    /dev/shm/lading/pip/bin/uv pip install --quiet --python /opt/venv \
+        --no-index --no-deps --compile-bytecode \
+        --find-links /dev/shm/lading/built --requirements /dev/shm/lading/pip/built.txt
+
+# What it was made from, for whoever has only the image.
+COPY ["share", "/usr/share/lading/"]
+
+# Labels that follow from the declarations and the locks.
+LABEL "maintainer"="Example HPC Centre" \
+      "org.opencontainers.image.title"="astropy" \
+      "org.opencontainers.image.version"="2026.11.22" \
+      "org.opencontainers.image.created"="2026-11-22T00:00:00Z" \
+      "org.opencontainers.image.base.name"="debian:trixie" \
+      "python.version"="3.13.5" \
+      "python.packages"="astropy==8.0.2" \
+      "org.opencontainers.image.vendor"="Example"
+
+# Without a command: a shell.
+CMD ["/bin/bash"]
+
+# What this image is called by: the sha256 of everything it is made from.
+LABEL "lading.key"="k"
