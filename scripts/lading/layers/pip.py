@@ -502,6 +502,13 @@ QUIET = (
 """For every step that runs uv: no network, nothing left behind, bytecode that needs no mtimes."""
 
 
+FORGET_TIMES = (
+    f"find {VENV} -name uv_cache.json -delete && find {VENV} -path '*.dist-info/RECORD'\n"
+    "-exec sed -i '/uv_cache\\.json,/d' {} +"
+)
+"""uv notes beside each package when its wheel's inode last changed, which no build can repeat."""
+
+
 def _build_stage(base: str, facts: Facts, built: Sequence[Pin]) -> Stage:
     steps: list[Step] = [
         Run(
@@ -539,11 +546,14 @@ def _install(facts: Facts, wheels: Sequence[Pin], built: Sequence[Pin]) -> Run:
     if wheels:
         commands.append(
             f"{install} --require-hashes\n"
-            f"--find-links {LENT}/pip/wheels --requirements {LENT}/pip/requirements.txt"
+            f"--find-links {LENT}/pip/wheels\n"
+            f"--requirements {LENT}/pip/requirements.txt"
         )
     if built:
         mounts.append(Mount(source="/wheels", target=f"{LENT}/built", stage="wheels"))
         commands.append(f"{install}\n--find-links {LENT}/built --requirements {LENT}/pip/built.txt")
+    if wheels or built:
+        commands.append(FORGET_TIMES)
     return Run(
         why="The Python packages, into a virtual environment of their own. The wheels are lent to "
         "this one step and are never a layer; the hashes are checked once more; bytecode is "

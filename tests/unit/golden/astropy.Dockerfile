@@ -27,7 +27,10 @@ RUN --mount=type=bind,source=pip,target=/dev/shm/lading/pip \
     /dev/shm/lading/pip/bin/uv venv --quiet --python /usr/bin/python3 /opt/venv && \
     /dev/shm/lading/pip/bin/uv pip install --quiet --python /opt/venv \
         --no-index --no-deps --compile-bytecode --require-hashes \
-        --find-links /dev/shm/lading/pip/wheels --requirements /dev/shm/lading/pip/requirements.txt
+        --find-links /dev/shm/lading/pip/wheels \
+        --requirements /dev/shm/lading/pip/requirements.txt && \
+    find /opt/venv -name uv_cache.json -delete && find /opt/venv -path '*.dist-info/RECORD' \
+        -exec sed -i '/uv_cache\.json,/d' {} +
 
 # What it was made from, for whoever has only the image.
 COPY ["share", "/usr/share/lading/"]

@@ -1,0 +1,132 @@
+"""Talking to an engine: its errors turned into ours, its streams of JSON, its text in lines."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from lading.errors import EnvironmentProblem, LadingError
+
+if TYPE_CHECKING:
+    import docker
+    import requests
+
+
+def went_away(where: str, doing: str, why: str = "") -> EnvironmentProblem:
+    """The error for an engine that answered before and does not any more."""
+    return EnvironmentProblem(
+        f"the engine went away while {doing} ({where})",
+        why=why,
+        do="see whether it still runs and has room on its disk, then run it again",
+    )
+
+
+@contextmanager
+def engine_errors(where: str, doing: str) -> Iterator[None]:
+    """Turns what the SDK raises into `LadingError` (refused) or `EnvironmentProblem` (gone)."""
+    import docker.errors
+    import requests
+    import urllib3
+    from docker.utils.socket import SocketError
+
+    try:
+        yield
+    except docker.errors.APIError as error:
+        raise LadingError(f"{doing} failed", why=str(error.explanation or error)) from error
+    except (
+        docker.errors.DockerException,
+        requests.RequestException,
+        urllib3.exceptions.HTTPError,
+        SocketError,
+        ConnectionError,
+        TimeoutError,
+    ) as error:
+        raise went_away(where, doing, str(error)) from error
+
+
+def request(
+    api: docker.APIClient,
+    method: str,
+    path: str,
+    *,
+    params: Mapping[str, str] | None = None,
+    data: Any = None,
+    headers: Mapping[str, str] | None = None,
+) -> requests.Response:
+    """One request whose answer is a stream and may be silent for as long as it likes.
+
+    For what the SDK has no parameters for: a read timeout of its own, Podman's own options.
+    Raises `docker.errors.APIError`.
+    """
+    import docker.errors
+
+    response = api.request(
+        method,
+        f"{api.base_url}/v{api.api_version}{path}",
+        params=params,
+        data=data,
+        headers=headers,
+        stream=True,
+        timeout=None,
+    )
+    if response.status_code >= 400:
+        with response:
+            status = f"{response.status_code} {response.reason}"
+            raise docker.errors.APIError(status, response, _explanation(response))
+    return response
+
+
+def _explanation(response: requests.Response) -> str:
+    text = response.text.strip()
+    try:
+        return str(json.loads(text)["message"])
+    except (ValueError, KeyError, TypeError):
+        return text
+
+
+def messages(response: requests.Response) -> Iterator[dict[str, Any]]:
+    """The JSON objects of a streamed answer, one a line, as they come."""
+    with response:
+        for line in response.iter_lines():
+            if line.strip():
+                yield json.loads(line)
+
+
+def error_in(message: Mapping[str, Any]) -> str:
+    """The error that a message of a stream reports, which has no HTTP status any more."""
+    detail = message.get("errorDetail") or {}
+    return str(detail.get("message") or message.get("error") or "").strip()
+
+
+class Lines:
+    """Pieces of output, cut anywhere, to whole lines; what is not UTF-8 is replaced."""
+
+    def __init__(self, line: Callable[[str], None]) -> None:
+        self._line = line
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._rest = ""
+
+    def feed(self, piece: bytes | str) -> str:
+        """Takes a piece; the lines that are whole now go out. Returns the piece as text."""
+        text = self._decoder.decode(piece) if isinstance(piece, bytes) else piece
+        *whole, self._rest = (self._rest + text).split("\n")
+        for line in whole:
+            self._line(line.rstrip("\r"))
+        return text
+
+    def end(self) -> str:
+        """What is left goes out as a last line. Returns what the decoder still held."""
+        text = self._decoder.decode(b"", final=True)
+        if self._rest + text:
+            self._line((self._rest + text).rstrip("\r"))
+        self._rest = ""
+        return text
+
+
+def all_lines(pieces: Iterable[bytes], line: Callable[[str], None]) -> str:
+    """Passes a stream on line by line, and returns all of it as text."""
+    lines = Lines(line)
+    return "".join([*(lines.feed(piece) for piece in pieces), lines.end()])

@@ -1,0 +1,39 @@
+"""What is known of a base once it is resolved: all that a lock upon it may depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """The facts of a base; an empty string where it has no such thing.
+
+    python: path of the interpreter in the image, "/usr/bin/python3".
+    python_version: all of its version, "3.13.5".
+    glibc: the C library's version, "2.41".
+    os: the distribution and its release, as in os-release: "debian 13".
+    package_manager: "apt", "dnf", "apk", …
+    """
+
+    python: str = ""
+    python_version: str = ""
+    glibc: str = ""
+    os: str = ""
+    package_manager: str = ""
+
+    def to_dict(self) -> dict[str, str]:
+        """Plain data, for a lock."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Facts:
+        """The facts out of a lock. Raises ValueError for unknown names and other types."""
+        names = {field.name for field in fields(cls)}
+        if unknown := sorted(set(data) - names):
+            raise ValueError(f"unknown facts: {', '.join(unknown)}")
+        if wrong := sorted(name for name, value in data.items() if not isinstance(value, str)):
+            raise ValueError(f"facts that are not text: {', '.join(wrong)}")
+        return cls(**data)

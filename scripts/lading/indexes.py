@@ -1,0 +1,295 @@
+"""The Python package indexes the user has configured, for uv, pip and our own downloads alike.
+
+Read, never written: uv's variables, else uv's own configuration files, else pip's variables
+and configuration files in the order that pip documents ('Configuration' in pip's manual).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
+
+SYSTEM = Path("/etc")
+"""Where configuration files of the whole machine are."""
+
+CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "PIP_CERT")
+"""Variables that name a site's own CA certificates; the first that is set counts."""
+
+_UV_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL")
+_PIP_SECTIONS = ("global", "install", "download")
+_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Indexes:
+    """Where Python packages come from. `default` is None for the tool's own default.
+
+    URLs are whole, credentials included: `net.redact` them wherever they are shown.
+    `no_index`: pip was told to ask no index at all (uv has `--no-index` for it, but no variable).
+    """
+
+    default: str | None = None
+    extra: tuple[str, ...] = ()
+    find_links: tuple[str, ...] = ()
+    no_index: bool = False
+    from_pip: bool = False
+
+    def all(self) -> tuple[str, ...]:
+        """Every place, the first to be asked first."""
+        first = () if self.default is None else (self.default,)
+        return (*self.extra, *first, *self.find_links)
+
+
+def indexes(environ: Mapping[str, str]) -> Indexes:
+    """The indexes in force for a process with this environment."""
+    if any(environ.get(name) for name in _UV_VARIABLES):
+        return _from_uv_variables(environ)
+    return _from_uv_files(environ) or _from_pip(environ)
+
+
+def uv_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """What to add to `environ` so that uv asks the same indexes and trusts the same CA as pip.
+
+    uv knows neither PIP_* nor pip.conf. Indexes as file:// URLs may stay: uv goes on to the next
+    one when a folder, or a package in it, is missing (tried with uv 0.13).
+    """
+    added = {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1"}
+    certificates = ca_bundle(environ)
+    if certificates is not None and not environ.get("SSL_CERT_FILE"):
+        kind = "SSL_CERT_DIR" if Path(certificates[1]).is_dir() else "SSL_CERT_FILE"
+        added[kind] = certificates[1]
+    places = indexes(environ)
+    if not places.from_pip:
+        return added
+    if places.default is not None:
+        added["UV_DEFAULT_INDEX"] = places.default
+    if places.extra:
+        added["UV_INDEX"] = " ".join(places.extra)
+        # pip takes the best version of all its indexes; uv, by itself, the first that has any.
+        if not environ.get("UV_INDEX_STRATEGY"):
+            added["UV_INDEX_STRATEGY"] = "unsafe-best-match"
+    # pip warns about a missing folder, uv would stop there.
+    links = [link for link in places.find_links if "://" in link or Path(link).exists()]
+    if links and not environ.get("UV_FIND_LINKS"):
+        added["UV_FIND_LINKS"] = ",".join(links)
+    return added
+
+
+def ca_bundle(environ: Mapping[str, str]) -> tuple[str, str] | None:
+    """Who names the CA certificates to trust, and their path; None: nobody does."""
+    for name in CA_VARIABLES:
+        if environ.get(name):
+            return name, environ[name]
+    path = _pip_settings(environ).get("cert", "")
+    return ("pip's `cert`", str(Path(path).expanduser())) if path else None
+
+
+def credentials(
+    url: str, environ: Mapping[str, str] | None = None, known: Indexes | None = None
+) -> tuple[str, str] | None:
+    """User and password for a download, from the configured index on the same origin.
+
+    Same origin: scheme, host and port. Of several such indexes, the one that shares most of the
+    path counts. With many URLs, pass what `indexes(environ)` said as `known`.
+    """
+    wanted = _split(url)
+    if wanted is None:
+        return None
+    best: tuple[int, tuple[str, str]] | None = None
+    for place in (known or indexes(os.environ if environ is None else environ)).all():
+        index = _split(place)
+        if index is None or _origin(index) != _origin(wanted):
+            continue
+        _, found = without_credentials(place)
+        shared = _shared(index.path, wanted.path)
+        if found is not None and (best is None or shared > best[0]):
+            best = (shared, found)
+    return None if best is None else best[1]
+
+
+def without_credentials(url: str) -> tuple[str, tuple[str, str] | None]:
+    """A URL without its user and password, and these (percent-decoded), if it had any."""
+    parts = _split(url)
+    if parts is None or "@" not in parts.netloc:
+        return url, None
+    userinfo, _, host = parts.netloc.rpartition("@")
+    user, _, password = userinfo.partition(":")
+    return urlunsplit(parts._replace(netloc=host)), (unquote(user), unquote(password))
+
+
+def _shared(one: str, other: str) -> int:
+    """How many leading path components are the same."""
+    pairs = zip(one.split("/"), other.split("/"), strict=False)
+    return next((at for at, (a, b) in enumerate(pairs) if a != b), one.count("/") + 1)
+
+
+def _split(url: str) -> SplitResult | None:
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - raises when it is no number
+    except ValueError:
+        return None
+    return parts if parts.hostname else None
+
+
+def _origin(parts: SplitResult) -> tuple[str, str, int | None]:
+    return parts.scheme, parts.hostname or "", parts.port or _PORTS.get(parts.scheme)
+
+
+# uv
+
+
+def _from_uv_variables(environ: Mapping[str, str]) -> Indexes:
+    default = environ.get("UV_DEFAULT_INDEX") or environ.get("UV_INDEX_URL")
+    extra = f"{environ.get('UV_INDEX', '')} {environ.get('UV_EXTRA_INDEX_URL', '')}".split()
+    return Indexes(
+        default=_named(default, environ) if default else None,
+        extra=tuple(_named(text, environ) for text in extra),
+        find_links=_uv_find_links(environ),
+    )
+
+
+def _uv_find_links(environ: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(link for link in environ.get("UV_FIND_LINKS", "").split(",") if link)
+
+
+def _named(text: str, environ: Mapping[str, str]) -> str:
+    """The URL in uv's `name=URL`; its credentials can stand in variables of the index's name."""
+    match = re.match(r"([\w.-]+)=(.+)", text)
+    return _with_variables(match[2], match[1], environ) if match else text
+
+
+def _with_variables(url: str, name: str, environ: Mapping[str, str]) -> str:
+    prefix = "UV_INDEX_" + re.sub(r"\W", "_", name.upper())
+    user, password = environ.get(f"{prefix}_USERNAME"), environ.get(f"{prefix}_PASSWORD")
+    parts = _split(url)
+    if parts is None or "@" in parts.netloc or not (user or password):
+        return url
+    from urllib.parse import quote
+
+    userinfo = f"{quote(user or '', safe='')}:{quote(password or '', safe='')}"
+    return urlunsplit(parts._replace(netloc=f"{userinfo}@{parts.netloc}"))
+
+
+def _from_uv_files(environ: Mapping[str, str]) -> Indexes | None:
+    """What uv.toml says, if it names an index; the user's file goes before the machine's."""
+    for path in _uv_files(environ):
+        found = _uv_file(path, environ)
+        if found is not None:
+            return found
+    return None
+
+
+def _uv_files(environ: Mapping[str, str]) -> Iterator[Path]:
+    if environ.get("UV_NO_CONFIG"):
+        return
+    if environ.get("UV_CONFIG_FILE"):
+        yield Path(environ["UV_CONFIG_FILE"])
+        return
+    yield _user_configuration(environ) / "uv" / "uv.toml"
+    yield SYSTEM / "uv" / "uv.toml"
+
+
+def _uv_file(path: Path, environ: Mapping[str, str]) -> Indexes | None:
+    if not path.is_file():
+        return None
+    import tomllib
+
+    try:
+        top = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None  # uv itself reports it, better than we could
+    tables = [table for table in (top.get("pip"), top) if isinstance(table, dict)]
+    default = next((str(t["index-url"]) for t in tables if "index-url" in t), None)
+    extra = next((list(t["extra-index-url"]) for t in tables if "extra-index-url" in t), [])
+    for entry in top.get("index", []):
+        url = _with_variables(str(entry.get("url", "")), str(entry.get("name", "")), environ)
+        if entry.get("default"):
+            default = url
+        else:
+            extra.append(url)
+    if default is None and not extra:
+        return None
+    links = next((list(t["find-links"]) for t in tables if "find-links" in t), [])
+    return Indexes(
+        default=default,
+        extra=tuple(map(str, extra)),
+        find_links=_uv_find_links(environ) or tuple(map(str, links)),
+    )
+
+
+# pip
+
+
+def _from_pip(environ: Mapping[str, str]) -> Indexes:
+    settings = _pip_settings(environ)
+    return Indexes(
+        default=settings.get("index-url", "").strip() or None,
+        extra=tuple(settings.get("extra-index-url", "").split()),
+        find_links=_uv_find_links(environ) or tuple(settings.get("find-links", "").split()),
+        no_index=settings.get("no-index", "").lower() in ("1", "true", "yes", "on"),
+        from_pip=True,
+    )
+
+
+def _pip_settings(environ: Mapping[str, str]) -> dict[str, str]:
+    """pip's settings by key: a later file beats an earlier one, a section [global], PIP_* all."""
+    found: dict[str, dict[str, str]] = {}
+    for path in _pip_files(environ):
+        for section, values in _ini(path).items():
+            found.setdefault(section, {}).update(values)
+    settings: dict[str, str] = {}
+    for section in _PIP_SECTIONS:
+        settings.update(found.get(section, {}))
+    for name in ("cert", "index-url", "extra-index-url", "find-links", "no-index"):
+        value = environ.get("PIP_" + name.upper().replace("-", "_"))
+        if value:
+            settings[name] = value
+    return settings
+
+
+def _pip_files(environ: Mapping[str, str]) -> Iterator[Path]:
+    """The machine's, the user's, the virtual environment's, and PIP_CONFIG_FILE's."""
+    chosen = environ.get("PIP_CONFIG_FILE", "")
+    if chosen == os.devnull:
+        return
+    for folder in reversed((environ.get("XDG_CONFIG_DIRS") or str(SYSTEM / "xdg")).split(":")):
+        yield Path(folder) / "pip" / "pip.conf"
+    yield SYSTEM / "pip.conf"
+    if not (chosen and Path(chosen).exists()):
+        yield _home(environ) / ".pip" / "pip.conf"
+        yield _user_configuration(environ) / "pip" / "pip.conf"
+    yield Path(sys.prefix) / "pip.conf"
+    if chosen:
+        yield Path(chosen)
+
+
+def _ini(path: Path) -> dict[str, dict[str, str]]:
+    if not path.is_file():
+        return {}
+    import configparser
+
+    parser = configparser.RawConfigParser()
+    try:
+        parser.read(path, encoding="utf-8")
+    except (OSError, ValueError, configparser.Error):
+        return {}  # pip itself reports it; it is no reason not to start
+    # Like pip, take `index_url` for `index-url`.
+    return {
+        section: {key.replace("_", "-"): value for key, value in parser.items(section) if value}
+        for section in parser.sections()
+    }
+
+
+def _home(environ: Mapping[str, str]) -> Path:
+    return Path(environ["HOME"]) if environ.get("HOME") else Path.home()
+
+
+def _user_configuration(environ: Mapping[str, str]) -> Path:
+    folder = environ.get("XDG_CONFIG_HOME")
+    return Path(folder) if folder else _home(environ) / ".config"

@@ -1,0 +1,357 @@
+"""project.yaml: what a project builds, read whole or refused with all its problems.
+
+`python -m lading.project` prints the JSON schema that editors complete and check with; the file
+project.schema.json beside this one holds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lading.errors import DeclarationError
+from lading.layers import pip_section
+from lading.layers.pip_section import PipSection
+from lading.nodes import MapNode, Node, ScalarNode, UnreadableError, read, text_of
+from lading.problems import Place, RejectedError, Report, written
+from lading.scalars import (
+    CONTROL,
+    Boolean,
+    Choice,
+    Day,
+    ProjectPath,
+    Reference,
+    Schema,
+    Text,
+    Version,
+)
+from lading.schema import Converted, Either, Field, List, Map, Record
+
+T = TypeVar("T")
+
+FORMAT = 1
+PLATFORMS = ("linux/amd64", "linux/arm64")
+POINTS = ("before-layers", "after-layers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DebianBase:
+    """A base assembled from a Debian suite's packages, with what these depend on."""
+
+    suite: str
+    packages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Base:
+    """What images start from: exactly one of `debian` and `image`, a reference."""
+
+    name: str
+    debian: DebianBase | None = None
+    image: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """`files` maps absolute paths in the image to paths in the project; `run` maps points
+    (`POINTS`) to commands; `line` is where project.yaml declares the image.
+    """
+
+    name: str
+    base: str
+    default: bool = True
+    version: str = ""
+    description: str = ""
+    as_of: date | None = None
+    pip: PipSection | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    run: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    cmd: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+    line: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Project:
+    """`root` is the folder of project.yaml, with symbolic links resolved."""
+
+    root: Path
+    name: str
+    platform: str = PLATFORMS[0]
+    maintainer: str = ""
+    registry: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    bases: Mapping[str, Base] = field(default_factory=dict)
+    images: Mapping[str, Image] = field(default_factory=dict)
+
+
+SECTIONS: Mapping[str, Record[Any]] = {"pip": pip_section.SECTION}
+"""The kinds of layers an image can have; each also is a field of `Image`."""
+
+# The grammars of the OCI distribution specification and of Docker's references to images.
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_HOST = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:]+\])(?::[0-9]{{1,5}})?"
+_TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
+_DIGEST = r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}"
+_REPOSITORY = rf"(?:{_HOST}/)?{_COMPONENT}(?:/{_COMPONENT})*"
+
+
+def _name(expected: str, refused: Mapping[str, str] | None = None) -> Text:
+    return Text(
+        pattern=_COMPONENT,
+        longest=64,
+        expected=f"{expected}: small letters and digits, with '.', '_' or '-' between them",
+        refused=refused or {},
+    )
+
+
+def _line(expected: str) -> Text:
+    return Text(expected=expected, pattern=rf"[^{CONTROL}]+")
+
+
+_BASE_NAME = _name("the name of a base")
+_RESERVED = "is reserved: tasks are called like that"
+_COMMAND = Text(
+    pattern=rf"(?=.*\S)[^{CONTROL}]+",
+    longest=65_536,
+    expected="a command in one line (join several with '&&', fold a long one with '>-')",
+)
+_COMMANDS = List(item=_COMMAND, or_one=True, expected="a command or a list of commands")
+_LABELS = Map(
+    key=Text(
+        pattern=r"[A-Za-z0-9](?:[A-Za-z0-9._/-]*[A-Za-z0-9])?",
+        longest=255,
+        expected="a label as org.opencontainers.image.vendor",
+    ),
+    value=Text(
+        pattern=rf"[^{CONTROL}]*", longest=65_536, expected='a text in one line ("" for none)'
+    ),
+    expected="a mapping of labels",
+)
+
+_DEBIAN = Record(
+    make=DebianBase,
+    expected="a mapping with the keys 'suite' and 'packages'",
+    fields={
+        "suite": Field(
+            kind=Text(
+                pattern="[a-z]+", longest=64, expected="the code name of a release, as trixie"
+            ),
+            about="the code name of the Debian release, as trixie",
+            required=True,
+        ),
+        "packages": Field(
+            kind=List(
+                # Debian policy, 5.6.1.
+                item=Text(
+                    pattern="[a-z0-9][a-z0-9+.-]+",
+                    longest=128,
+                    expected="the name of a Debian package: small letters, digits, '+', '-', '.'",
+                ),
+                or_one=True,
+                unique=True,
+                expected="a list of Debian packages",
+            ),
+            about="Debian packages to install on top of a minimal system, as python3",
+        ),
+    },
+)
+
+_BASE = Record(
+    make=Base,
+    expected="a mapping with one of the keys 'debian' and 'image'",
+    exactly_one=("debian", "image"),
+    also=lambda place: {"name": place.key},
+    fields={
+        "debian": Field(
+            kind=_DEBIAN, about="assembled from a Debian mirror's packages; no registry is asked"
+        ),
+        "image": Field(
+            kind=Text(
+                pattern=rf"{_REPOSITORY}(?::{_TAG})?(?:@(?:{_DIGEST}))?",
+                longest=512,
+                expected="an image reference, as docker.io/library/python:3.13-slim",
+            ),
+            about="an image in a registry, as docker.io/library/python:3.13-slim",
+        ),
+    },
+)
+
+_RUN: Either[dict[str, tuple[str, ...]]] = Either(
+    long=Record(
+        make=lambda **given: {point.replace("_", "-"): given[point] for point in given},
+        expected="a mapping",
+        fields={
+            point: Field(kind=_COMMANDS, about=f"commands to run {point.replace('-', ' the ')}")
+            for point in POINTS
+        },
+    ),
+    short=Converted(kind=_COMMANDS, into=lambda commands: {"after-layers": commands}),
+)
+
+_IMAGE = Record(
+    make=Image,
+    expected="a mapping with the key 'base'",
+    also=lambda place: {"name": place.key, "line": place.line},
+    fields={
+        "base": Field(
+            kind=Reference(section="bases", what="base", name=_BASE_NAME),
+            about="the name of the base it starts from",
+            required=True,
+        ),
+        "default": Field(kind=Boolean(), about="false: it is made only when it is named"),
+        "version": Field(
+            kind=Text(
+                pattern=_TAG,
+                longest=128,
+                expected="a tag of an image (letters, digits, '_', '.', '-'; at most 128)",
+            ),
+            about="the tag it gets; else the date of its lock, as 2026.11.22",
+        ),
+        "description": Field(
+            kind=Text(pattern=rf"[^{CONTROL}]+", longest=10_000, folded=True, expected="a text"),
+            about="what it is for; becomes a label",
+        ),
+        "as-of": Field(kind=Day(), about="resolve packages as of this day, as 2021-08-15"),
+        **{
+            name: Field(kind=section, about=f"the layer that {name} makes")
+            for name, section in SECTIONS.items()
+        },
+        "env": Field(
+            kind=Map(
+                key=Text(
+                    pattern="[A-Za-z_][A-Za-z0-9_]*",
+                    longest=255,
+                    expected="the name of an environment variable: letters, digits, '_'",
+                ),
+                value=Text(
+                    pattern=rf"(?:[^{CONTROL}]|\t)*",
+                    longest=65_536,
+                    expected='a text in one line ("" for an empty one)',
+                ),
+                expected="a mapping of environment variables",
+            ),
+            about="environment variables in the image",
+        ),
+        "labels": Field(kind=_LABELS, about="labels of this image"),
+        "files": Field(
+            kind=Map(
+                key=Text(
+                    pattern=rf"(?:/(?!\.{{1,2}}(?:/|$))[^/{CONTROL}]+)+",
+                    expected="an absolute path in the image, without '.', '..' or a final '/'",
+                ),
+                value=ProjectPath(folders=True),
+                expected="a mapping from paths in the image to paths in the project",
+            ),
+            about="files and folders: the path in the image, and the one in the project",
+        ),
+        "run": Field(kind=_RUN, about="commands of your own while the image is built"),
+        "cmd": Field(
+            kind=List(item=_line("a text in one line"), expected="a list, as [python3, -i]"),
+            about="what the image runs by default: a program and its arguments",
+        ),
+        "test": Field(kind=_COMMANDS, about="commands that must succeed in the finished image"),
+    },
+)
+
+_VERSION = Version(version=FORMAT)
+
+PROJECT = Record(
+    make=Project,
+    expected="a mapping with the keys 'lading', 'name', 'bases', 'images'",
+    also=lambda place: {"root": place.report.root},
+    fields={
+        "lading": Field(
+            kind=_VERSION, about="the version of this format", required=True, passed=False
+        ),
+        "name": Field(
+            kind=_name("the name of the project"), about="the project's name", required=True
+        ),
+        "platform": Field(kind=Choice(of=PLATFORMS), about="what the images run on"),
+        "maintainer": Field(kind=_line("a text in one line"), about="who looks after the images"),
+        "registry": Field(
+            kind=Text(
+                pattern=rf"{_HOST}(?:/{_COMPONENT})*",
+                longest=255,
+                expected="a registry without its scheme, as registry.example.org/group",
+            ),
+            about="where images are pushed, as registry.example.org/group",
+        ),
+        "labels": Field(kind=_LABELS, about="labels of every image"),
+        "bases": Field(
+            kind=Map(key=_BASE_NAME, value=_BASE, expected="a mapping of bases", defines="bases"),
+            about="what images start from",
+        ),
+        "images": Field(
+            kind=Map(
+                key=_name("the name of an image", {"base": _RESERVED, "source": _RESERVED}),
+                value=_IMAGE,
+                expected="a mapping of images",
+                defines="images",
+            ),
+            about="the images",
+        ),
+    },
+)
+
+
+def load(path: Path, today: date | None = None) -> Project:
+    """The project that a file declares; `today` is for `as-of`, which is never later.
+
+    Raises `DeclarationError` with all problems, each in a line `project.yaml:LINE: PATH: …`.
+    """
+    text = text_of(path)
+    try:
+        tree = read(text)
+    except UnreadableError as problem:
+        raise DeclarationError(f"{path.name}:{problem.line}: {problem.message}") from None
+    if tree is None or (isinstance(tree, ScalarNode) and tree.null):
+        raise DeclarationError(
+            f"{path.name}:1: the file is empty",
+            do=f"begin it with 'lading: {FORMAT}', 'name:', 'bases:' and 'images:'",
+        )
+    report = Report(root=path.parent.resolve(), today=today or date.today())
+    place = Place(report, tree.line)
+    project = None
+    try:
+        _check_newer(tree, place)
+        project = PROJECT.parse(tree, place)
+    except RejectedError:
+        pass
+    report.settle()
+    if project is None or report.problems:
+        raise DeclarationError(written(report.problems, path.name))
+    return project
+
+
+def _check_newer(tree: Node, place: Place) -> None:
+    """Refuses a newer format for that alone: what else is in it can't be judged."""
+    for key, value in tree.pairs if isinstance(tree, MapNode) else ():
+        if isinstance(key, ScalarNode) and key.text == "lading" and _VERSION.newer(value):
+            _VERSION.parse(value, place.child("lading", key.line))
+
+
+def json_schema() -> Schema:
+    """project.yaml as JSON schema (draft 2020-12)."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "lading's project.yaml",
+        **PROJECT.schema(),
+    }
+
+
+def schema_text() -> str:
+    """The text of project.schema.json."""
+    import json
+
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    print(schema_text(), end="")

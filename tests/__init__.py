@@ -1,0 +1,1 @@
+"""Tests: unit (no engine, seconds), engine (real Docker and Podman), e2e."""

@@ -1,0 +1,1 @@
+"""Tests without an engine or a network: seconds."""
