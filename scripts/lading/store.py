@@ -22,7 +22,7 @@ from lading import files, net
 from lading.download import Artifact, Gone, Line, Part, Source, fill
 from lading.errors import EnvironmentProblem, LadingError
 
-__all__ = ["Artifact", "Gone", "Source", "Store"]
+__all__ = ["Artifact", "Gone", "Source", "Store", "available"]
 
 WORKERS = 8
 """Downloads at once."""
@@ -141,33 +141,6 @@ class Store:
             finally:
                 part.close()
 
-    def available(
-        self, sources: Mapping[str, Sequence[Source]], environ: Mapping[str, str] | None = None
-    ) -> set[str]:
-        """The sha256 of those that are *gone*: every source says 404 or 410.
-
-        An artifact without a source is gone; one whose server can't be asked is not. Asked in
-        parallel, by HEAD, and without patience: a host that once did not answer is not asked again.
-        """
-        gone: set[str] = set()
-        silent: set[str] = set()
-        stop = threading.Event()
-        with net.session(environ, stop=stop, retries=0) as session:
-            line = Line(session, environ, stop)
-
-            def one(sha256: str) -> None:
-                if all(_is_gone(source, line, silent) for source in sources[sha256]):
-                    gone.add(sha256)
-
-            failures = _each(list(sources), one, line, net.POOL)
-        if failures:
-            raise failures[0][1]
-        return gone
-
-    def has_derived(self, key: str, name: str) -> bool:
-        """Whether NAME of KEY is there: one stat."""
-        return (self.root / "derived" / key / name).exists()
-
     def derived(self, key: str, name: str, make: Callable[[Path], None]) -> Path:
         """The file or folder NAME that follows from KEY; `make` writes it to the path it is given.
 
@@ -209,6 +182,30 @@ class Store:
                 ):
                     if path.is_dir() or time.time() - path.stat().st_mtime > KEPT:
                         _remove(path)
+
+
+def available(
+    sources: Mapping[str, Sequence[Source]], environ: Mapping[str, str] | None = None
+) -> set[str]:
+    """The sha256 of those that are *gone*: every source says 404 or 410.
+
+    An artifact without a source is gone; one whose server can't be asked is not. Asked in
+    parallel, by HEAD, and without patience: a host that once did not answer is not asked again.
+    """
+    gone: set[str] = set()
+    silent: set[str] = set()
+    stop = threading.Event()
+    with net.session(environ, stop=stop, retries=0) as session:
+        line = Line(session, environ, stop)
+
+        def one(sha256: str) -> None:
+            if all(_is_gone(source, line, silent) for source in sources[sha256]):
+                gone.add(sha256)
+
+        failures = _each(list(sources), one, line, net.POOL)
+    if failures:
+        raise failures[0][1]
+    return gone
 
 
 def _is_gone(source: Source, line: Line, silent: set[str]) -> bool:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.conftest import needs
 from lading.store import Store
+from tests.engine.conftest import needs
 from tests.support import engines
 from tests.support.apptainer import Apptainer, NotToBeHad, installed
 

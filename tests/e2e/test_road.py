@@ -1,4 +1,4 @@
-"""The whole road, as the README has it: from requirements.in to an archive that three tools load."""
+"""The whole road, as the README has it: from requirements.in to what three tools load."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -73,11 +72,9 @@ def test_the_road(project: Copy, running: engines.Running, tmp_path: Path) -> No
 
 def build_by_hand(running: engines.Running, context: Path, tag: str) -> None:
     """`docker build` with BuildKit, or `podman build`, with no network."""
-    if running.kind == "podman":
-        client = ["podman", "--url", running.url]
-    else:
-        # Debian's own client, which has BuildKit; another one may stand first on PATH.
-        client = ["/usr/bin/docker"]
+    # Debian's own docker client has BuildKit; another one may stand first on PATH.
+    podman = ["podman", "--url", running.url]
+    client = podman if running.kind == "podman" else ["/usr/bin/docker"]
     subprocess.run(
         [*client, "build", "--network", "none", "--no-cache", "-t", tag, str(context)],
         env={**running.environ, "DOCKER_BUILDKIT": "1"},
@@ -98,6 +95,7 @@ def test_both_engines_load_it_and_give_the_same_bytes_back(
     astropy: Path, running: engines.Running, tmp_path: Path
 ) -> None:
     made = archive.read(astropy)
+    recorded = json.loads(astropy.with_suffix(".json").read_text())
     engine = connect(running.environ)
     try:
         assert engine.load(astropy) == made.config
@@ -107,9 +105,8 @@ def test_both_engines_load_it_and_give_the_same_bytes_back(
         # Podman calls it localhost/…: it is asked for by the name that it gave.
         name = "localhost/again:1"
         engine.tag(made.config, name)
-        tag = json.loads(tarfile.open(astropy).extractfile("manifest.json").read())[0]["RepoTags"]  # type: ignore[union-attr]
         again = tmp_path / "again.tar"
-        archive.export(engine.save(name), again, name=tag[0], platform="linux/amd64")
+        archive.export(engine.save(name), again, name=recorded["name"], platform="linux/amd64")
     finally:
         engine.close()
     assert sha256(again) == sha256(astropy)
