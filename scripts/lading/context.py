@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from lading import uv
 from lading.compose import Plan
-from lading.files import disk_errors
+from lading.files import disk_errors, tree
 from lading.steps import Content, Stored, Unpacked
 from lading.store import Store
 
@@ -69,13 +69,11 @@ def _alike(path: Path, stored: Path) -> bool:
 def flattened(files: Mapping[str, Content], root: Path) -> Iterator[tuple[str, Content]]:
     """Each file of the context; a folder of the project is its files, in order."""
     for at, content in sorted(files.items()):
-        if isinstance(content, PurePosixPath) and (root / content).is_dir():
-            for below in sorted((root / content).rglob("*")):
-                if below.is_file():
-                    inside = below.relative_to(root / content)
-                    yield f"{at}/{inside}", PurePosixPath(below.relative_to(root))
-        else:
+        if not isinstance(content, PurePosixPath):
             yield at, content
+            continue
+        for inside, path in tree(root / content, root).items():
+            yield f"{at}/{inside}".rstrip("/"), PurePosixPath(path.relative_to(root))
 
 
 def put(content: Content, path: Path, root: Path, store: Store) -> None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
-from lading.errors import EnvironmentProblem
+from lading.errors import DeclarationError, EnvironmentProblem
 
 PART = ".part"
 """How the names of files end that are not whole yet; a later run may delete them."""
@@ -141,3 +141,25 @@ def _still_named(handle: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(handle), path.stat())
     except FileNotFoundError:
         return False
+
+
+def tree(path: Path, root: Path) -> dict[str, Path]:
+    """The files at or below `path`, sorted, each by its name inside it ("" for a file itself).
+
+    Links to files are followed. Raises `DeclarationError` for one that leads out of `root`, or to
+    a folder: what it would bring in can't be seen from the project.
+    """
+    if not path.is_dir():
+        return {"": path}
+    found: dict[str, Path] = {}
+    for below in sorted(path.rglob("*")):
+        if below.is_symlink() and not (
+            below.is_file() and below.resolve().is_relative_to(root.resolve())
+        ):
+            raise DeclarationError(
+                f"{below.relative_to(root)}: a link out of the project, or to a folder",
+                do="put what it leads to in its place",
+            )
+        if below.is_file():
+            found[str(below.relative_to(path))] = below
+    return found

@@ -63,15 +63,17 @@ def uv_environment(environ: Mapping[str, str]) -> dict[str, str]:
     if certificates is not None and not environ.get("SSL_CERT_FILE"):
         kind = "SSL_CERT_DIR" if Path(certificates[1]).is_dir() else "SSL_CERT_FILE"
         added[kind] = certificates[1]
+    if any(environ.get(name) for name in _UV_VARIABLES):
+        return added  # uv reads those itself
+    # uv's own files count too: their indexes are handed over here, nothing else in them, since
+    # what they may say of versions is no input of a lock.
     places = indexes(environ)
-    if not places.from_pip:
-        return added
     if places.default is not None:
         added["UV_DEFAULT_INDEX"] = places.default
     if places.extra:
         added["UV_INDEX"] = " ".join(places.extra)
         # pip takes the best version of all its indexes; uv, by itself, the first that has any.
-        if not environ.get("UV_INDEX_STRATEGY"):
+        if places.from_pip and not environ.get("UV_INDEX_STRATEGY"):
             added["UV_INDEX_STRATEGY"] = "unsafe-best-match"
     # pip warns about a missing folder, uv would stop there.
     links = [link for link in places.find_links if "://" in link or Path(link).exists()]

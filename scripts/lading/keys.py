@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from lading.compose import Locked, Plan
 from lading.errors import LadingError
-from lading.files import digest_of, sha256_of
+from lading.files import digest_of, sha256_of, tree
 
 FORMAT = 1
 """Raised when the same declarations and locks would give another image."""
@@ -19,7 +19,7 @@ FORMAT = 1
 def key_of(plan: Plan, locked: Locked, platform: str, root: Path) -> str:
     """The image's key, in hexadecimal: over the Dockerfile, the locks and the recipe's files."""
     own = {
-        at: digest_of_tree(root / content)
+        at: digest_of_tree(root / content, root)
         for at, content in plan.files.items()
         if isinstance(content, PurePosixPath)
     }
@@ -40,17 +40,10 @@ def key_of(plan: Plan, locked: Locked, platform: str, root: Path) -> str:
     )
 
 
-def digest_of_tree(path: Path) -> str:
+def digest_of_tree(path: Path, root: Path) -> str:
     """The sha256 of a file, or of a folder's files by name, with who may run them."""
     try:
-        if path.is_dir():
-            entries = {
-                str(below.relative_to(path)): _digest_of_file(below)
-                for below in sorted(path.rglob("*"))
-                if below.is_file()
-            }
-            return digest_of(entries)
-        return digest_of(_digest_of_file(path))
+        return digest_of({name: _digest_of_file(file) for name, file in tree(path, root).items()})
     except OSError as error:
         raise LadingError(f"{path} can't be read", why=str(error)) from error
 

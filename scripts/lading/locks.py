@@ -63,6 +63,18 @@ HEADER = re.compile(
 )
 
 
+def read(path: Path) -> str | None:
+    """The text of a lock file; None if there is none. Raises `LadingError` if it is no text."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise LadingError(
+            f"{path}: can't be read", why=str(error), do="delete it, and lock again"
+        ) from error
+
+
 def split(text: str, path: str) -> tuple[Header, str]:
     """The header and the body of a lock file.
 

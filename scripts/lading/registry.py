@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _LIMIT = 4 << 20  # bytes; what registries have to take, and no more
 _INDEXES_DEEP = 3
+_REDIRECTS = 5
 _INDEX_TYPES = (
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
@@ -115,6 +116,24 @@ class _Repository:
     def _ask(
         self, method: str, url: str, permission: str, **more: Any
     ) -> tuple[requests.Response, bytes]:
+        """Follows redirects itself: requests would send .netrc's credentials to another host."""
+        from urllib.parse import urljoin, urlsplit
+
+        for _ in range(_REDIRECTS):
+            answer, body = self._send(method, url, permission, **more)
+            if not answer.is_redirect:
+                return answer, body
+            there = urljoin(url, answer.headers["Location"])
+            if urlsplit(there).scheme not in ("https", urlsplit(url).scheme):
+                break
+            if urlsplit(there)[:2] != urlsplit(url)[:2]:
+                permission = ""
+            method, url, more = "GET", there, {"headers": more.get("headers")}
+        raise LadingError(f"{self._reference.registry} leads astray: its redirects do not end well")
+
+    def _send(
+        self, method: str, url: str, permission: str, **more: Any
+    ) -> tuple[requests.Response, bytes]:
         import requests
 
         from lading.net import problem
@@ -126,9 +145,10 @@ class _Repository:
 
         if self._reference.loopback:  # never by a proxy
             more["proxies"] = {"http": "", "https": ""}
+        more |= {"auth": authorised, "stream": True, "allow_redirects": False}
         try:
             # With an `auth` of one's own, requests does not send .netrc's instead.
-            with self._http.request(method, url, auth=authorised, stream=True, **more) as answer:
+            with self._http.request(method, url, **more) as answer:
                 return answer, self._limited(answer.iter_content(1 << 16))
         except (requests.RequestException, OSError) as error:
             raise problem(error, url, self._environ) from error

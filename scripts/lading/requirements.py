@@ -8,17 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from lading.errors import DeclarationError, LadingError
+from lading.net import redact
 from lading.store import Artifact
 
-INCLUDE = re.compile(
-    r"^(?:-r|-c|--requirements?|--constraints?)[ =]\s*(?P<path>\S+)|^-[rc](?P<p2>\S+)"
-)
-INDEX_OPTION = re.compile(
-    r"^(?:-i|-f|--(?:index-url|extra-index-url|find-links|no-index|index|default-index))\b"
-)
-VCS = re.compile(r"(?:^|@\s*)(?:git|hg|svn|bzr)\+")
-LOCAL = re.compile(r"^(?:-e\b|--editable\b|\.{0,2}/|file:)|@\s*(?:file:|\.{0,2}/)")
+INCLUDE = re.compile(r"^(?P<option>-[rc]|--(?:requirement|constraint)(?=[\s=]))[\s=]*(?P<path>.+)")
+INDEX_OPTION = re.compile(r"^(?:-i|-f|--(?:index-url|extra-index-url|find-links|no-index)\b)")
+EDITABLE = re.compile(r"^(?:-e|--editable\b)")
+KNOWN_OPTION = re.compile(r"^--(?:only-binary|require-hashes)\b")
+VCS = re.compile(r"(?:^|@\s*|\s)(?:git|hg|svn|bzr)\+")
 NAME = re.compile(r"^(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)")
+DIRECT = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*\s*(?:\[[^]]*\])?\s*@\s*(?P<place>\S+)")
+URL = re.compile(r"^(?!file:)[A-Za-z][A-Za-z0-9+.-]*://")
+ARCHIVE = re.compile(r"\.(?:whl|zip|tar|tar\.gz|tgz|tar\.bz2|tar\.xz)$", re.IGNORECASE)
+HASH = re.compile(r"--hash[= ]sha256:([0-9A-Fa-f]{64})\b")
+SECRET = re.compile(r"://[^\s/@]*@")
+VARIABLE = re.compile(r"\$\{[A-Z0-9_]+\}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +35,9 @@ class Line:
 
     @property
     def name(self) -> str:
-        """The normalised name (PEP 503) of the required package; empty for an option."""
+        """The normalised name (PEP 503) of the required package; empty for an option or a URL."""
         found = NAME.match(self.text)
-        return normalised(found["name"]) if found and not self.text.startswith("-") else ""
+        return normalised(found["name"]) if found and not URL.match(self.text) else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +63,15 @@ class Sources:
         """The lines that name indexes: the user's own configuration, needed to find files."""
         return tuple(line.text for line in self.lines() if INDEX_OPTION.match(line.text))
 
+    def hashes(self) -> Mapping[str, frozenset[str]]:
+        """The sha256 that the files themselves demand of a package's file, by its name."""
+        found: dict[str, frozenset[str]] = {}
+        for line in self.lines():
+            demanded = frozenset(text.lower() for text in HASH.findall(line.text))
+            if line.name and demanded:
+                found[line.name] = found.get(line.name, frozenset()) | demanded
+        return found
+
 
 def normalised(name: str) -> str:
     """A package's name as PEP 503 has it."""
@@ -66,64 +79,83 @@ def normalised(name: str) -> str:
 
 
 def lines_of(path: str, data: bytes) -> Iterator[Line]:
-    """Logical lines: continuations joined, comments and blank lines left out."""
+    """Logical lines as pip has them: continuations joined, comments and blank lines left out.
+
+    Raises `DeclarationError` for a file that is not UTF-8.
+    """
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DeclarationError(f"{path}: not UTF-8", why=str(error)) from error
     joined, start = "", 0
-    for number, raw in enumerate(text.splitlines(), 1):
+    lines = re.split(r"\r\n|\r|\n", text)
+    for number, raw in enumerate(lines, 1):
         start = start or number
-        joined += raw
-        if raw.endswith("\\"):
-            joined = joined[:-1] + " "
-            continue
-        content = re.sub(r"(^|\s)#.*$", "", joined).strip()
+        # A line that is all comment is never continued, but it ends what was.
+        comment = raw.lstrip().startswith("#")
+        if raw.endswith("\\") and not comment:
+            joined += raw[:-1]
+            if number < len(lines):
+                continue
+            raw = ""
+        content = re.sub(r"(^|\s)#.*$", "", f"{joined} {raw}" if comment else joined + raw).strip()
         if content:
             yield Line(path=path, number=start, text=content)
         joined, start = "", 0
-    if joined.strip():
-        yield Line(path=path, number=start, text=joined.strip())
+
+
+def written_out(path: str, data: bytes) -> str:
+    """The file for readers that know less than pip: no continuations, quotes and comments.
+
+    What is said stands in the line in which it began, so that positions stay the same.
+    """
+    lines: list[str] = []
+    for line in lines_of(path, data):
+        lines += [""] * (line.number - 1 - len(lines))
+        include = INCLUDE.match(line.text)
+        lines.append(f"{include['option']} {_included(include)}" if include else line.text)
+    return "".join(line + "\n" for line in lines)
 
 
 def read(root: Path, requirements: str, constraints: Iterable[str] = ()) -> Sources:
     """Reads a requirement file of the project at `root` and every file it includes.
 
     Raises `DeclarationError`, naming file and line, for what can't be locked: editable and
-    local packages, checkouts of a version control system, files outside the project.
+    local packages, checkouts of a version control system, files outside the project, options
+    that would be passed over, credentials.
     """
     files: dict[str, bytes] = {}
     problems: list[str] = []
     constraints = tuple(constraints)
+    home = root.resolve()
 
-    def add(path: str, said_by: str) -> None:
+    def add(path: str, said_by: str, within: tuple[Path, ...] = ()) -> None:
         if path in files:
             return
-        real = (root / path).resolve()
-        if not real.is_relative_to(root.resolve()):
-            problems.append(f"{said_by}: {path} leads out of the project")
-            return
         try:
+            real = (root / path).resolve()
+            if PurePosixPath(path).parts[:1] in ((), ("/",), ("..",)) or not real.is_relative_to(
+                home
+            ):
+                problems.append(f"{said_by}: {path} leads out of the project")
+                return
+            if real in within:
+                problems.append(f"{said_by}: {path} includes itself by way of a symbolic link")
+                return
             files[path] = real.read_bytes()
-        except OSError as error:
-            problems.append(f"{said_by}: {path} can't be read: {error.strerror}")
+        except (OSError, RuntimeError, ValueError) as error:
+            why = getattr(error, "strerror", None) or str(error)
+            problems.append(f"{said_by}: {path} can't be read: {why}")
             return
         for line in lines_of(path, files[path]):
             at = f"{line.path}:{line.number}"
             include = INCLUDE.match(line.text)
-            if include:
-                name = include["path"] or include["p2"]
-                add(_joined(path, name), at)
-            elif VCS.search(line.text):
-                problems.append(
-                    f"{at}: a checkout has no sha256 that could be locked: {line.text}\n"
-                    "  -> name the commit's archive by URL (package @ https://…/COMMIT.tar.gz)"
-                )
-            elif LOCAL.search(line.text):
-                problems.append(
-                    f"{at}: a local or editable package can't be locked: {line.text}\n"
-                    "  -> make a wheel of it and name its URL, or bring it in with `files:`"
-                )
+            problem = _problem(line.text)
+            if include and not URL.match(_included(include)):
+                add(_joined(path, _included(include)), at, (*within, real))
+            elif problem:
+                what, instead = problem
+                problems.append(f"{at}: {what}: {redact(line.text)}\n  -> {instead}")
 
     add(requirements, requirements)
     for path in constraints:
@@ -133,11 +165,71 @@ def read(root: Path, requirements: str, constraints: Iterable[str] = ()) -> Sour
     return Sources(roots=_roots(requirements, files), constraints=constraints, files=files)
 
 
+def _problem(text: str) -> tuple[str, str] | None:
+    """Why a line can't be locked, and what to write instead; None if it can."""
+    if VCS.search(text):
+        return (
+            "a checkout has no sha256 that could be locked",
+            "name the commit's archive by URL (package @ https://…/COMMIT.tar.gz)",
+        )
+    if SECRET.search(text):
+        return (
+            "credentials would get into the image",
+            "give them in your own configuration: UV_INDEX or PIP_INDEX_URL, or ~/.netrc",
+        )
+    if INCLUDE.match(text):
+        return "a file elsewhere can't be locked", "copy it into the project"
+    if INDEX_OPTION.match(text):
+        place = re.sub(r"^(?:-f|--find-links)[\s=]*", "", text)
+        if place != text and not URL.match(place) and not place.startswith(("/", "file:", "$")):
+            return (
+                "a folder of the project is no index",
+                "name it as a URL or an absolute path, or in UV_FIND_LINKS",
+            )
+        return None
+    if EDITABLE.match(text) or _is_local(text):
+        return (
+            "a local or editable package can't be locked",
+            "make a wheel of it and name its URL, or bring it in with `files:`",
+        )
+    if text.startswith("-") and not KNOWN_OPTION.match(text):
+        return (
+            "an option that has no effect here",
+            "project.yaml has `no-binary`; ask for a pre-release by its version; "
+            "the rest is your own configuration",
+        )
+    if re.search(r"#(?:\S*&)?subdirectory=", text):
+        return (
+            "only the top of an archive can be built",
+            "name an archive that has the package there",
+        )
+    if VARIABLE.search(text):
+        return "a variable can't be locked", "write out what it stands for"
+    return None
+
+
+def _is_local(text: str) -> bool:
+    """Whether a requirement names a file or folder of this machine (PEP 508 and pip's paths)."""
+    direct = DIRECT.match(text)
+    if direct:
+        return not URL.match(direct["place"]) and not direct["place"].startswith("${")
+    if text.startswith("-") or URL.match(text):
+        return False
+    head = re.split(r"[\s;<>=!~\[(]", text, maxsplit=1)[0]
+    return head.startswith((".", "file:")) or "/" in head or bool(ARCHIVE.search(head))
+
+
+def _included(include: re.Match[str]) -> str:
+    """The path behind -r or -c, which may stand in quotes."""
+    path = include["path"].strip()
+    return path[1:-1] if len(path) > 1 and path[0] == path[-1] and path[0] in "'\"" else path
+
+
 def _joined(path: str, include: str) -> str:
     """The path in the project of what a file includes (relative to that file, as pip has it)."""
     parts: list[str] = []
     for part in (PurePosixPath(path).parent / include).parts:
-        if part == ".." and parts and parts[-1] != "..":
+        if part == ".." and parts and parts[-1] not in ("..", "/"):
             parts.pop()
         elif part != ".":
             parts.append(part)
@@ -154,8 +246,8 @@ def _roots(requirements: str, files: Mapping[str, bytes]) -> tuple[str, ...]:
         roots.append(path)
         for line in lines_of(path, files[path]):
             include = INCLUDE.match(line.text)
-            if include and re.match(r"^(?:-r|--requirement)", line.text):
-                add(_joined(path, include["path"] or include["p2"]))
+            if include and include["option"] in ("-r", "--requirement"):
+                add(_joined(path, _included(include)))
 
     add(requirements)
     return tuple(roots)

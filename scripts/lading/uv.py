@@ -7,8 +7,10 @@ Python, in a throwaway container (see `Runner`).
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +20,10 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from lading import process
-from lading.errors import EnvironmentProblem, LadingError
+from lading.errors import DeclarationError, EnvironmentProblem, LadingError
 from lading.facts import Facts
-from lading.requirements import Pin, Sources, normalised
+from lading.files import sha256_of
+from lading.requirements import Pin, Sources, normalised, written_out
 from lading.store import Source
 
 MANYLINUX = [(2, 17), (2, 28), *((2, minor) for minor in range(31, 41))]
@@ -30,6 +33,19 @@ MACHINES = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
 
 Runner = Callable[[Sequence[str], Path, Mapping[str, str]], process.Finished]
 """Runs uv with these arguments, in this folder, with these additions to the environment."""
+
+
+FOREIGN = re.compile(
+    r"UV_(?!(?:DEFAULT_INDEX|INDEX|EXTRA_INDEX|FIND_LINKS|NO_INDEX|OFFLINE|KEYRING|CREDENTIALS"
+    r"|INSECURE_HOST|NATIVE_TLS|SYSTEM_CERTS|HTTP|REQUEST|CONCURRENT|CACHE|NO_CACHE|LOCK))"
+)
+"""The user's variables that change what uv answers, not whom and how it asks: UV_RESOLUTION,
+UV_EXCLUDE_NEWER, UV_CONSTRAINT … A lock depends on what is declared, and on nothing of these."""
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """The first two numbers of a version, for comparing; none where there are none."""
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +70,10 @@ class Target:
     def uv_platform(self) -> str:
         """uv's name of the platform: of the glibc versions it knows, the largest that fits."""
         machine = MACHINES[self.platform]
-        glibc = tuple(int(part) for part in self.glibc.split(".")[:2])
-        fitting = [known for known in MANYLINUX if known <= glibc]
+        fitting = [known for known in MANYLINUX if known <= numbers(self.glibc)]
         if not fitting:
             raise LadingError(
-                f"no wheel is made for glibc {self.glibc or '(none)'}",
+                f"no wheel is made for a base with glibc {self.glibc or '(none)'}",
                 do="choose a base with glibc 2.17 or newer",
             )
         return f"{machine}-manylinux_{fitting[-1][0]}_{fitting[-1][1]}"
@@ -109,6 +124,14 @@ class NotResolved(LadingError):
         super().__init__("no set of versions fits", why=explanation)
         self.explanation = explanation
 
+    @property
+    def wants_builds(self) -> bool:
+        """Whether there might be an answer if sdists could be built."""
+        found = re.search(
+            r"building from source is disabled|Building source distributions", self.explanation
+        )
+        return found is not None
+
 
 class NotAnswered(EnvironmentProblem):
     """uv could not ask: an index is down, a certificate unknown, a password wrong."""
@@ -117,10 +140,17 @@ class NotAnswered(EnvironmentProblem):
 def here(
     arguments: Sequence[str], folder: Path, environment: Mapping[str, str]
 ) -> process.Finished:
-    """Runs the uv that lading depends on, on this machine."""
+    """Runs the uv that lading depends on, on this machine.
+
+    It is shown the Python that runs lading, for it wants to see one; looking for others can take
+    seconds, and building anything with any of them is out of the question.
+    """
     import uv
 
-    return process.run([uv.find_uv_bin(), *arguments], cwd=folder, env=environment)
+    clean = {name: None for name in os.environ if FOREIGN.match(name)}
+    never = {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1"}
+    command = [uv.find_uv_bin(), *arguments[:2], "--python", sys.executable, *arguments[2:]]
+    return process.run(command, cwd=folder, env={**clean, **environment, **never})
 
 
 def resolve(
@@ -142,9 +172,10 @@ def resolve(
     """
     with tempfile.TemporaryDirectory(prefix="lading-uv-") as name:
         folder = Path(name)
-        for path, data in sources.files.items():
+        texts = {path: written_out(path, data) for path, data in sources.files.items()}
+        for path, text in texts.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).write_bytes(data)
+            (folder / path).write_text(text)
         answer = folder / "answer.txt"
         answer.write_text("".join(pin.requirement + "\n" for pin in pinned))
         arguments = ["pip", "compile", "--quiet", "--no-header", "--annotation-style", "split"]
@@ -157,20 +188,41 @@ def resolve(
         if build_constraints:
             (folder / "build-constraints.txt").write_text("\n".join(build_constraints) + "\n")
             arguments += ["--build-constraints", "build-constraints.txt"]
-        _asked(runner([*arguments, sources.roots[0]], folder, environment))
+        _asked(runner([*arguments, sources.roots[0]], folder, environment), texts)
         return _versions(answer.read_text())
 
 
-def _asked(finished: process.Finished) -> str:
-    """What uv answered; its two ways of failing are two errors."""
+def _asked(finished: process.Finished, texts: Mapping[str, str] | None = None) -> str:
+    """What uv answered; its ways of failing are three errors.
+
+    `texts` are the files that it was given to read. No error shows a credential.
+    """
     if finished.code == 0:
         return finished.output
-    said = (finished.errors or finished.output).strip()
-    if re.search(r"No solution found|requirements are unsatisfiable", said):
-        raise NotResolved(said)
     from lading import net
 
-    raise NotAnswered("uv could not get an answer", why=net.redact(said), do=net.settings_hint())
+    said = net.redact((finished.errors or finished.output).strip())
+    unsolved = r"No solution found|requirements are unsatisfiable|Building source distributions"
+    if re.search(unsolved, said):
+        raise NotResolved(said)
+    where = _position(said, texts or {})
+    if where:
+        raise DeclarationError(f"{where}: this can't be read", why=said)
+    raise NotAnswered("uv could not get an answer", why=said, do=net.settings_hint())
+
+
+def _position(said: str, texts: Mapping[str, str]) -> str:
+    """FILE:LINE of a requirement that uv can't read; empty if that is not the problem."""
+    for path, text in texts.items():
+        name = re.escape(path)
+        found = re.search(rf"(?<!included file) in `{name}` at position (\d+)", said)
+        if found:
+            line = text.encode()[: int(found[1])].count(b"\n") + 1
+            return f"{path}:{line}"
+        found = re.search(rf"(?:^|[\s`/]){name}:(\d+):\d+", said)
+        if found:
+            return f"{path}:{found[1]}"
+    return ""
 
 
 def _versions(text: str) -> tuple[Version, ...]:
@@ -187,7 +239,7 @@ def _versions(text: str) -> tuple[Version, ...]:
                     name=normalised(head["name"]),
                     version=head["version"] or "",
                     url=head["url"] or "",
-                    via=tuple(via),
+                    via=tuple(dict.fromkeys(via)),
                 )
             )
 
@@ -214,11 +266,14 @@ def locate(
 ) -> tuple[File, ...]:
     """The files that the indexes have of exactly these versions and that fit the target.
 
-    Nothing is resolved and no metadata is read, so that an sdist is never built for it. Raises
-    `NotResolved` when an index no longer has a version.
+    Nothing is resolved and no metadata is read, so that an sdist is never built for it; what is
+    wanted by URL is not asked for at all. Raises `NotResolved` when an index no longer has a
+    version.
     """
+    direct = tuple(_direct(version) for version in wanted if version.url)
+    wanted = [version for version in wanted if not version.url]
     if not wanted:
-        return ()
+        return direct
     with tempfile.TemporaryDirectory(prefix="lading-uv-") as name:
         folder = Path(name)
         lines = [*index_options, *(version.requirement for version in wanted)]
@@ -227,7 +282,6 @@ def locate(
         known = ", ".join(
             f'{{name = "{version.name}", version = "{version.version}", requires-dist = []}}'
             for version in wanted
-            if not version.url
         )
         (folder / "uv.toml").write_text(f"dependency-metadata = [{known}]\n")
         arguments = ["pip", "compile", "--quiet", "--no-header", "--no-deps"]
@@ -235,7 +289,34 @@ def locate(
         for package in no_binary:
             arguments += ["--no-binary", package]
         answer = _asked(here([*arguments, "pins.txt"], folder, environment))
-    return _files(answer)
+    return direct + _files(answer)
+
+
+def _direct(version: Version | Pin) -> File:
+    """The file that a URL names; what its name tells of the version, if anything."""
+    url, _, fragment = version.url.partition("#")
+    name = unquote(PurePosixPath(urlsplit(url).path).name)
+    demanded = re.search(r"(?:^|&)sha256=([0-9A-Fa-f]{64})(?:&|$)", fragment)
+    return File(
+        name=version.name,
+        version=version.version or _version_in(name, version.name),
+        file=name,
+        sha256=demanded[1].lower() if demanded else "",
+        size=None,
+        url=url,
+    )
+
+
+def _version_in(file: str, package: str) -> str:
+    """The version in the name of a wheel or an sdist (PEP 427, PEP 625); empty in any other."""
+    from packaging import utils
+
+    parse = utils.parse_wheel_filename if file.endswith(".whl") else utils.parse_sdist_filename
+    try:
+        name, version, *_ = parse(file)
+    except (utils.InvalidWheelFilename, utils.InvalidSdistFilename):
+        return ""
+    return str(version) if name == package else ""
 
 
 def _files(pylock: str) -> tuple[File, ...]:
@@ -268,7 +349,7 @@ def best(files: Iterable[File], target: Target) -> File | None:
 
     files = list(files)
     machine = MACHINES[target.platform]
-    glibc = tuple(int(part) for part in target.glibc.split(".")[:2])
+    glibc = numbers(target.glibc)
     legacy = {(2, 17): "manylinux2014", (2, 12): "manylinux2010", (2, 5): "manylinux1"}
     platforms: list[str] = []
     for minor in range(glibc[1], 4, -1):
@@ -278,9 +359,10 @@ def best(files: Iterable[File], target: Target) -> File | None:
     platforms.append(f"linux_{machine}")
     python = [int(part) for part in target.python_version.split(".")[:2]]
     interpreter = f"cp{python[0]}{python[1]}"
+    # The ABI is named, or `packaging` would look at the Python that runs here.
     order: dict[Tag, int] = {}
     for tag in [
-        *cpython_tags(python_version=python, platforms=platforms),
+        *cpython_tags(python_version=python, abis=[interpreter], platforms=platforms),
         *compatible_tags(python_version=python, interpreter=interpreter, platforms=platforms),
     ]:
         order.setdefault(tag, len(order))
@@ -315,20 +397,27 @@ def measured(file: File) -> tuple[str, int]:
     """The sha256 and the size in bytes of a file, by reading all of it."""
     import hashlib
 
+    import requests
+
     from lading import net
 
     digest, size = hashlib.sha256(), 0
-    local = urlsplit(file.url)
-    if local.scheme == "file":
-        data = Path(unquote(local.path)).read_bytes()
-        return hashlib.sha256(data).hexdigest(), len(data)
+    if urlsplit(file.url).scheme == "file":
+        path = net.local_path(file.url)
+        try:
+            return sha256_of(path), path.stat().st_size
+        except OSError as error:
+            raise EnvironmentProblem(f"{path} can't be read", why=str(error)) from error
     with net.session() as session:
         answer = net.ask(session, file.url, auth=net.credentials(file.url), stream=True)
         if not answer.ok:
             raise net.answer_problem(answer.status_code, file.url)
-        for chunk in answer.iter_content(1 << 20):
-            digest.update(chunk)
-            size += len(chunk)
+        try:
+            for chunk in answer.iter_content(1 << 20):
+                digest.update(chunk)
+                size += len(chunk)
+        except (requests.RequestException, OSError) as error:
+            raise net.problem(error, file.url) from error
     return digest.hexdigest(), size
 
 

@@ -7,7 +7,6 @@ a glibc of their own.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess

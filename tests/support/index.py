@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from lading.requirements import normalised
 
@@ -176,7 +176,7 @@ def _handler(index: Index) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             path = self.path.partition("?")[0].rstrip("/")
             index.requests.append(path)
-            name = path.rpartition("/")[2]
+            name = unquote(path.rpartition("/")[2])
             status = index.statuses.get(name, 200)
             if index.user and self.headers.get("Authorization") != _basic(index):
                 self._answer(401, b"", "text/plain")

@@ -117,7 +117,9 @@ def golden(name: str, text: str) -> None:
 def test_wheels_only(tmp_path: Path) -> None:
     declared = image(description="The newest astropy")
     locked = Locked(base=BASE, pip=pip_lock(ASTROPY), sources=sources())
-    golden("astropy.Dockerfile", compose.plan(project(tmp_path, declared), declared, locked).text("k"))
+    golden(
+        "astropy.Dockerfile", compose.plan(project(tmp_path, declared), declared, locked).text("k")
+    )
 
 
 def test_sdist_has_a_stage_of_its_own(tmp_path: Path) -> None:

@@ -119,11 +119,8 @@ def _flow(deb: Deb) -> str:
 
 def read(path: Path) -> BaseLock | None:
     """The lock at this path; None if there is none. Raises `LadingError` if it is damaged."""
-    try:
-        text = path.read_text()
-    except FileNotFoundError:
-        return None
-    return parse(text, str(path))
+    text = locks.read(path)
+    return None if text is None else parse(text, str(path))
 
 
 def parse(text: str, path: str) -> BaseLock:

@@ -6,17 +6,19 @@ The lock is in pip's own hash-checking form (`requirements.txt`); beside it stan
 
 from __future__ import annotations
 
+import lzma
 import re
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from lading import locks, requirements, uv
-from lading.errors import LadingError
+from lading.errors import EnvironmentProblem, LadingError
 from lading.facts import Facts
 from lading.files import digest_of, write_text
 from lading.layers.pip_section import PipSection
@@ -105,28 +107,33 @@ def request(
 def read(folder: Path) -> PipLock | None:
     """The lock in this folder; None if there is none. Raises `LadingError` if it is damaged."""
     texts: dict[str, str] = {}
-    for path in (folder / "requirements.txt", folder / "installer.txt"):
-        try:
-            texts[path.name] = path.read_text()
-        except FileNotFoundError:
+    for name in ("requirements.txt", "installer.txt"):
+        text = locks.read(folder / name)
+        if text is None:
             return None
+        texts[name] = text
     for path in sorted(folder.glob("build-*.txt")):
-        texts[path.name] = path.read_text()
-    header, _ = locks.split(texts["requirements.txt"], str(folder / "requirements.txt"))
-    pins = {
-        name: requirements.parse(locks.split(text, str(folder / name))[1], str(folder / name))
-        for name, text in texts.items()
-    }
+        texts[path.name] = locks.read(path) or ""
+    headers = {name: locks.split(text, str(folder / name))[0] for name, text in texts.items()}
+    pins = {name: requirements.parse(text, str(folder / name)) for name, text in texts.items()}
     installer = pins.pop("installer.txt")
     if len(installer) != 1:
         raise LadingError(f"{folder / 'installer.txt'}: one package is expected there")
     return PipLock(
-        header=header,
+        header=headers["requirements.txt"],
         pins=pins.pop("requirements.txt"),
         installer=installer[0],
         build={name[len("build-") : -len(".txt")]: found for name, found in pins.items()},
         texts=texts,
     )
+
+
+def readable(folder: Path) -> PipLock | None:
+    """The lock in this folder; None also if it is damaged, for then it is made anew."""
+    try:
+        return read(folder)
+    except LadingError:
+        return None
 
 
 def write(folder: Path, lock: PipLock) -> None:
@@ -158,14 +165,20 @@ def lock(
             f"images.{asked.image}: its base has no Python",
             do="choose a base that has one (for a `debian:` base: packages: [python3])",
         )
-    versions = _versions(asked, old, environment, in_base)
-    pins = _pinned(asked, versions, asked.section.no_binary, store, environment)
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as beside:
+        asked_for_tool = beside.submit(_tool, asked, old, store, environment)
+        versions = _versions(asked, old, environment, in_base)
+        pins = _pinned(
+            asked, versions, asked.section.no_binary, environment, demanded=asked.sources.hashes()
+        )
+        tool = asked_for_tool.result()
     build = {
         pin.name: _build_requirements(asked, pin, store, environment)
         for pin in pins
         if not pin.is_wheel
     }
-    tool = installer(asked, old, store, environment)
     bodies = {
         "requirements.txt": requirements.render(pins),
         "installer.txt": requirements.render([tool]),
@@ -207,11 +220,20 @@ def _versions(
                     asked.sources, asked.target, pinned=pinned, environment=environment
                 )
             except uv.NotResolved as error:
-                if "building from source is disabled" not in error.explanation:
+                if not error.wants_builds:
                     raise
-                wheels_only = error
+                wheels_only = error.explanation
         else:
-            wheels_only = None
+            wheels_only = ""
+        try:
+            runner = in_base()
+        except EnvironmentProblem as error:
+            raise EnvironmentProblem(
+                f"images.{asked.image}: what has no wheel is asked for its needs in the base, "
+                "which takes an engine",
+                why=f"{error.what}\n{error.why}\n{wheels_only}".strip(),
+                do=error.do,
+            ) from error
         try:
             return uv.resolve(
                 asked.sources,
@@ -220,15 +242,12 @@ def _versions(
                 no_binary=section.no_binary,
                 build_constraints=section.build_constraints,
                 environment=environment,
-                runner=in_base(),
+                runner=runner,
                 builds=True,
             )
-        except LadingError as error:
-            if wheels_only is None:
-                raise
-            raise uv.NotResolved(
-                f"{wheels_only.explanation}\n\nand built from source: {error}"
-            ) from error
+        except uv.NotResolved as error:
+            both = f"{wheels_only}\n\nand from source:\n{error.explanation}"
+            raise uv.NotResolved(both.strip()) from error
     except uv.NotResolved as error:
         raise _explained(asked, error, environment) from error
 
@@ -245,10 +264,8 @@ def _explained(
     ]
     where = f" ({guilty[0].path}:{guilty[0].number}: {guilty[0].text})" if guilty else ""
     hints: list[str] = []
-    for name in sorted(
-        set(re.findall(r"([a-z0-9][a-z0-9._-]*?)(?:==\S+)? has no usable wheels", said))
-        | set(re.findall(r"all versions of (\S+) have no usable wheels", said))
-    ):
+    lacking = r"([a-z0-9][a-z0-9._-]*?)(?:[=<>!~,]\S*)? (?:has|have) no (?:usable )?wheels"
+    for name in sorted(set(re.findall(lacking, said))):
         ends = uv.with_wheels(name, asked.target, environment)
         hints.append(
             f"{name} has wheels for this Python from {ends[0]} to {ends[1]}"
@@ -266,10 +283,14 @@ def _pinned(
     asked: Request,
     versions: Sequence[uv.Version],
     no_binary: Sequence[str],
-    store: Store,
     environment: Mapping[str, str],
+    *,
+    demanded: Mapping[str, frozenset[str]],
 ) -> tuple[Pin, ...]:
-    """Each version's one file for the target, with its hash and size."""
+    """Each version's one file for the target, with its hash and size.
+
+    `demanded` are the sha256 of files that may be taken, by package, where the user names some.
+    """
     files = uv.locate(
         versions,
         asked.target,
@@ -279,10 +300,18 @@ def _pinned(
     )
     pins: list[Pin] = []
     for version in versions:
-        file = uv.best([file for file in files if file.name == version.name], asked.target)
-        if file is None:
+        allowed = demanded.get(version.name)
+        fitting = [file for file in files if file.name == version.name]
+        if allowed:
+            # One without a hash yet is measured below, and refused there.
+            fitting = [file for file in fitting if file.sha256 in ("", *allowed)]
+        file = uv.best(fitting, asked.target)
+        artifact = _artifact(file) if file is not None else None
+        if file is None or artifact is None or (allowed and artifact.sha256 not in allowed):
+            wanted = " with one of the hashes that are asked for" if allowed else ""
             raise LadingError(
-                f"images.{asked.image}: no file of {version.requirement} fits {asked.target}",
+                f"images.{asked.image}: no file of {version.requirement}{wanted} "
+                f"fits {asked.target}",
                 do=f"ask for another version in {asked.section.requirements}",
             )
         pins.append(
@@ -290,7 +319,7 @@ def _pinned(
                 name=version.name,
                 version=file.version or version.version,
                 url=version.url,
-                artifact=_artifact(file),
+                artifact=artifact,
                 via=version.via,
             )
         )
@@ -299,6 +328,8 @@ def _pinned(
 
 def _artifact(file: uv.File) -> Artifact:
     """The file's name, hash and size; what the index did not tell is read from the file itself."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+!-]*", file.file):
+        raise LadingError(f"{file.file!r}, of {file.name}, is no name that a file can have here")
     if not file.sha256 or file.size is None:
         sha256, size = uv.measured(file)
         if file.sha256 not in ("", sha256):
@@ -309,9 +340,15 @@ def _artifact(file: uv.File) -> Artifact:
     return Artifact(name=file.file, sha256=file.sha256, size=file.size)
 
 
-def installer(
-    asked: Request, old: PipLock | None, store: Store, environment: Mapping[str, str]
-) -> Pin:
+def _tool(asked: Request, old: PipLock | None, store: Store, environment: Mapping[str, str]) -> Pin:
+    """The installer for a new lock: the one locked before, unless it can be had no more."""
+    kept = old is not None and (
+        store.has(old.installer.artifact) or bool(sources(asked, [old.installer], environment))
+    )
+    return installer(asked, old if kept else None, environment)
+
+
+def installer(asked: Request, old: PipLock | None, environment: Mapping[str, str]) -> Pin:
     """uv for the image's platform: the one that is locked already, else the one lading runs."""
     from importlib.metadata import version as version_of
 
@@ -352,7 +389,7 @@ def _build_requirements(
             why=error.explanation,
             do="see `build-constraints` and `as-of`, or ask for a version that has a wheel",
         ) from error
-    return _pinned(asked, versions, (), store, environment)
+    return _pinned(asked, versions, (), environment, demanded={})
 
 
 def build_system(path: Path, name: str) -> list[str]:
@@ -361,20 +398,39 @@ def build_system(path: Path, name: str) -> list[str]:
     Older setuptools ask for `wheel` only when they run, so it is always with them.
     """
     text = _pyproject(path, name)
-    found: dict[str, Any] = {}
+    wanted = ["setuptools>=40.8.0"]
     if text is not None:
         import tomllib
 
+        from packaging.requirements import InvalidRequirement, Requirement
+
         try:
-            found = tomllib.loads(text.decode()).get("build-system", {})
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            found: Any = (
+                tomllib.loads(text.decode()).get("build-system", {}).get("requires", wanted)
+            )
+            if not isinstance(found, list):
+                raise ValueError("build-system.requires is not a list")
+            # Read here, for it goes into a requirement file, where it could be an option.
+            wanted = [str(Requirement(entry)) for entry in found]
+        except (ValueError, TypeError, AttributeError, RecursionError, InvalidRequirement) as error:
             raise LadingError(
                 f"{name}: its pyproject.toml can't be read", why=str(error)
             ) from error
-    wanted = [str(entry) for entry in found.get("requires", ["setuptools>=40.8.0"])]
     if any(re.match(r"setuptools\b", entry) for entry in wanted):
         wanted.append("wheel")
     return wanted
+
+
+BROKEN = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    NotImplementedError,
+    ValueError,
+    zlib.error,
+    lzma.LZMAError,
+)
+"""What reading a damaged, encrypted or odd archive can raise, beside its module's own errors."""
 
 
 def _pyproject(path: Path, name: str) -> bytes | None:
@@ -383,7 +439,7 @@ def _pyproject(path: Path, name: str) -> bytes | None:
         if name.endswith(".zip"):
             with zipfile.ZipFile(path) as archive:
                 members = [
-                    n for n in archive.namelist() if re.fullmatch(r"[^/]+/pyproject.toml", n)
+                    n for n in archive.namelist() if re.fullmatch(r"[^/]+/pyproject\.toml", n)
                 ]
                 return archive.read(members[0]) if members else None
         with tarfile.open(path) as archive:
@@ -391,7 +447,7 @@ def _pyproject(path: Path, name: str) -> bytes | None:
                 if re.fullmatch(r"(\./)?[^/]+/pyproject\.toml", member.name) and member.isfile():
                     file = archive.extractfile(member)
                     return file.read() if file else None
-    except (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, *BROKEN) as error:
         raise LadingError(f"{name}: not an archive of sources", why=str(error)) from error
     return None
 
@@ -421,7 +477,12 @@ def sources(
             batch = [same.pop() for same in names.values()]
             names = {name: same for name, same in names.items() if same}
             found += _located(asked, batch, target, is_wheel, environment)
-    return uv.sources_of(file for file in found if file.sha256) | {
+    # An index that tells no hash is held to the one that was locked, by the file's name.
+    locked = {pin.artifact.name: pin.artifact.sha256 for pin in wanted}
+    known = [
+        file if file.sha256 else replace(file, sha256=locked.get(file.file, "")) for file in found
+    ]
+    return uv.sources_of(file for file in known if file.sha256) | {
         pin.artifact.sha256: uv.url_sources(pin.url) for pin in wanted if pin.url
     }
 
@@ -467,7 +528,9 @@ def contribute(base: str, facts: Facts, lock: PipLock, roots: Sequence[str]) -> 
     if built:
         files["pip/built.txt"] = _plain(built, hashes=False)
         for pin in built:
-            files[f"pip/sdists/{pin.artifact.name}"] = Stored(sha256=pin.artifact.sha256)
+            # A folder of its own each: archives by URL can have the same name.
+            name = f"pip/sdists/{pin.name}/{pin.artifact.name}"
+            files[name] = Stored(sha256=pin.artifact.sha256)
             for needed in lock.build[pin.name]:
                 name = f"pip/build-{pin.name}/{needed.artifact.name}"
                 files[name] = Stored(sha256=needed.artifact.sha256)
@@ -479,16 +542,22 @@ def contribute(base: str, facts: Facts, lock: PipLock, roots: Sequence[str]) -> 
         env={"VIRTUAL_ENV": VENV, "PATH": f"{VENV}/bin:$PATH"},
         labels={
             "python.version": facts.python_version,
-            "python.packages": " ".join(f"{n}=={wanted[n]}" for n in roots if n in wanted),
+            "python.packages": " ".join(_exactly(n, wanted[n]) for n in roots if n in wanted),
         },
         files=files,
     )
 
 
+def _exactly(name: str, version: str) -> str:
+    """NAME==VERSION; of some archives by URL the version shows only when they are built."""
+    return f"{name}=={version}" if version else name
+
+
 def _plain(pins: Iterable[Pin], *, hashes: bool) -> bytes:
     """What the installer is given: names and versions, no URL, since nothing is downloaded."""
     lines = (
-        f"{pin.name}=={pin.version}" + (f" --hash=sha256:{pin.artifact.sha256}" if hashes else "")
+        _exactly(pin.name, pin.version)
+        + (f" --hash=sha256:{pin.artifact.sha256}" if hashes else "")
         for pin in pins
     )
     return "".join(line + "\n" for line in lines).encode()
@@ -516,7 +585,7 @@ def _build_stage(base: str, facts: Facts, built: Sequence[Pin]) -> Stage:
             "requirements, and only the wheel leaves this stage.",
             mounts=(
                 Mount(source="pip/bin", target=f"{LENT}/bin"),
-                Mount(source="pip/sdists", target=f"{LENT}/sdists"),
+                Mount(source=f"pip/sdists/{pin.name}", target=f"{LENT}/sdists"),
                 Mount(source=f"pip/build-{pin.name}", target=f"{LENT}/build"),
             ),
             commands=(

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 
-from lading import net, process, store, uv
+from lading import net, store
 from lading.console import size
 from lading.errors import LadingError
 from lading.layers import pip
-from lading.layers.pip import PipLock
 from lading.project import Image
 from lading.requirements import Pin
 from lading.state import State
-from lading.store import Artifact, Source
-from lading.verbs import base as base_verb
+from lading.store import Source
+from lading.verbs import in_base
 
 
 def current(state: State, image: Image) -> bool:
@@ -88,14 +86,14 @@ def make(state: State, image: Image) -> str:
             why=f"{reason(state, image)}; with CI or frozen=1 set, locks are not changed",
             do=f"run `doit lock:{image.name}` without them, and commit the lock",
         )
-    old = readable(lambda: state.pip_lock(image))
+    old = pip.readable(folder)
     asked = state.request(image)
     new = pip.lock(
         asked,
         old,
         state.store,
         net.uv_environment(state.environ),
-        in_base=lambda: runner_in_base(state, image),
+        in_base=lambda: in_base.runner(state, image),
     )
     pip.write(folder, new)
     state.locks_changed()
@@ -103,14 +101,6 @@ def make(state: State, image: Image) -> str:
         state.console.note(f"  {line}")
     total = sum(pin.artifact.size or 0 for pin in new.pins)
     return f"{len(new.pins)} packages, {size(total)}, on {base.name}"
-
-
-def readable(read: Callable[[], PipLock | None]) -> PipLock | None:
-    """A lock that is damaged is made anew, as if there were none."""
-    try:
-        return read()
-    except LadingError:
-        return None
 
 
 def moved(old: Iterable[Pin], new: Iterable[Pin]) -> list[str]:
@@ -134,90 +124,3 @@ def moved(old: Iterable[Pin], new: Iterable[Pin]) -> list[str]:
                 else f"{name} {was.version} → {now.version}"
             )
     return lines
-
-
-def runner_in_base(state: State, image: Image) -> uv.Runner:
-    """Runs uv in a throwaway container of the image's base, with the user's network settings.
-
-    Only there may an sdist be built to learn what it needs: with the base's own Python.
-    """
-    lock = state.base_lock(state.base_of(image))
-    assert lock is not None
-    reference = base_verb.ensure(state, state.base_of(image))
-    binary = installer_binary(state, image)
-    python = lock.facts.python
-
-    def run(
-        arguments: Sequence[str], folder: Path, environment: Mapping[str, str]
-    ) -> process.Finished:
-        from lading.engines import Mount
-
-        options = without_target(arguments)
-        mounts = [
-            Mount(source=binary, target="/lading/uv"),
-            Mount(source=folder, target="/lading/work", read_only=False),
-        ]
-        inside = dict(environment) | {
-            "HOME": "/tmp",
-            "UV_NO_CACHE": "1",
-            "UV_PYTHON_DOWNLOADS": "never",
-        }
-        for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"):
-            for variable in (name, name.lower()):
-                if variable in state.environ:
-                    inside[variable] = state.environ[variable]
-        bundle = net.ca_bundle(state.environ)
-        if bundle is not None:
-            mounts.append(Mount(source=Path(bundle[1]), target="/lading/ca.pem"))
-            inside["SSL_CERT_FILE"] = "/lading/ca.pem"
-        netrc = Path(state.environ.get("NETRC", "~/.netrc")).expanduser()
-        if netrc.is_file():
-            mounts.append(Mount(source=netrc, target="/lading/netrc"))
-            inside["NETRC"] = "/lading/netrc"
-        result = state.engine.run(
-            reference,
-            ["/lading/uv", *options[:2], "--python", python, *options[2:]],
-            user="0:0",
-            read_only=False,
-            tmpfs=(),
-            network="host",
-            mounts=mounts,
-            env=inside,
-            workdir="/lading/work",
-            line=None,
-        )
-        return process.Finished(code=result.code, output=result.output, errors="")
-
-    return run
-
-
-def without_target(arguments: Sequence[str]) -> list[str]:
-    """uv's arguments without the target: inside the base, its own Python and glibc are it."""
-    kept: list[str] = []
-    skip = False
-    for argument in arguments:
-        if skip:
-            skip = False
-        elif argument in ("--python-version", "--python-platform"):
-            skip = True
-        else:
-            kept.append(argument)
-    return kept
-
-
-def installer_binary(state: State, image: Image) -> Path:
-    """The uv program for the image's platform, out of its wheel, in the store."""
-    artifact = fetched_installer(state, image)
-    wheel = state.store.path(artifact.sha256)
-    return state.store.derived(artifact.sha256, "uv", lambda out: uv.extract_binary(wheel, out))
-
-
-def fetched_installer(state: State, image: Image) -> Artifact:
-    """uv's wheel for the image's platform, in the store."""
-    asked = state.request(image)
-    environment = net.uv_environment(state.environ)
-    pin = pip.installer(asked, readable(lambda: state.pip_lock(image)), state.store, environment)
-    if not state.store.has(pin.artifact):
-        found = pip.sources(asked, [pin], environment)
-        state.store.fetch([pin.artifact], lambda _: found)
-    return pin.artifact

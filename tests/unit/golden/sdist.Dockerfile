@@ -12,7 +12,7 @@ ARG SOURCE_DATE_EPOCH="1795305600"
 # docopt 0.6.2 has no wheel: it is built here, from locked build requirements, and only the
 # wheel leaves this stage.
 RUN --mount=type=bind,source=pip/bin,target=/dev/shm/lading/bin \
-    --mount=type=bind,source=pip/sdists,target=/dev/shm/lading/sdists \
+    --mount=type=bind,source=pip/sdists/docopt,target=/dev/shm/lading/sdists \
     --mount=type=bind,source=pip/build-docopt,target=/dev/shm/lading/build \
     umask 022 && \
     export HOME=/dev/shm UV_NO_CACHE=1 UV_OFFLINE=1 UV_NO_CONFIG=1 UV_NO_PROGRESS=1 \
