@@ -43,7 +43,7 @@ def task_build() -> Iterator[Entry]:
 
 
 def task_check() -> Iterator[Entry]:
-    """run the tests: unprivileged, read-only, offline (build/NAME/check.json)"""
+    """run the tests as an unprivileged user, read-only, with no network"""
     yield from pipeline.images("check", check, after=["build:{name}"])
 
 

@@ -95,9 +95,9 @@ class Console:
 
             def show(text: str) -> None:
                 if progress is not None:
-                    progress.update(task, detail=shortened(text).replace("[", "\\["))
+                    progress.update(task, detail=shortened(text))
                 elif keep and keep in text:
-                    self.note(f"  {shortened(f'{label}: {text}')}")
+                    self.note(shortened(f"  {label}: {text}", 80))
 
             yield show
 
@@ -132,10 +132,12 @@ def _rich_progress(stream: IO[str], colour: bool) -> Any:
 
     return Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         TimeElapsedColumn(),
-        BarColumn(bar_width=20),
-        TextColumn("{task.detail}", table_column=Column(ratio=1, no_wrap=True)),
+        BarColumn(bar_width=12),
+        TextColumn(
+            "{task.fields[detail]}", markup=False, table_column=Column(ratio=1, no_wrap=True)
+        ),
         console=RichConsole(file=stream, force_terminal=True, no_color=not colour),
         transient=True,
         expand=True,
@@ -159,9 +161,10 @@ def _plain_advance(console: Console, label: str, total: int, every: float = 10.0
     return advance
 
 
-def shortened(text: str, width: int = 96) -> str:
+def shortened(text: str, width: int = 200) -> str:
     """One line of a program's output, its white space folded and its end cut off."""
-    text = " ".join(text.split())
+    indent = text[: len(text) - len(text.lstrip(" "))]
+    text = indent + " ".join(text.split())
     return text if len(text) <= width else f"{text[: width - 1]}…"
 
 

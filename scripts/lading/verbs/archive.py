@@ -35,7 +35,7 @@ def make(state: State, image: Image) -> str:
         os.replace(candidate, final)
         os.replace(record, state.record(image))
     found = json.loads(state.record(image).read_text())
-    return f"dist/{final.name}, {size(found['size'])}, sha256 {found['sha256'][:12]}"
+    return f"dist/{final.name}, {size(found['size'])}, {found['sha256'][:12]}"
 
 
 def clean(state: State, image: Image) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import IO
 
 from lading.compose import KEY_LABEL
-from lading.console import size
+from lading.console import Line, size
 from lading.errors import LadingError
 from lading.project import Image
 from lading.state import State
@@ -49,11 +50,15 @@ def make(state: State, image: Image) -> str:
     return size(info.size)
 
 
-def _both(file: IO[str], show: object, line: str) -> None:
+NOISE = re.compile(r"#\d+ (sha256:|DONE|CACHED|\.\.\.|exporting|naming|writing)")
+"""What BuildKit prints besides its steps and what they print."""
+
+
+def _both(file: IO[str], show: Line, line: str) -> None:
     file.write(line + "\n")
     file.flush()
-    assert callable(show)
-    show(line)
+    if not NOISE.match(line):
+        show(line)
 
 
 def fetch_needed(state: State, image: Image) -> None:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from lading import archive
-from lading.console import duration
+from lading.console import duration, shortened
 from lading.errors import LadingError
 from lading.files import digest_of, write_text
 from lading.project import Image
@@ -51,10 +51,9 @@ def make(state: State, image: Image) -> str:
         results = declared.run(state.engine, identity, image.test)
     failed = [result for result in results if result.code]
     for result in results:
-        verdict = "passed" if not result.code else f"failed, exit code {result.code}"
-        state.console.note(
-            f"  {image.name}: {result.command}  {verdict}  {duration(result.seconds)}"
-        )
+        verdict = "passed" if not result.code else f"failed ({result.code})"
+        line = f"  {verdict}  {duration(result.seconds)}  {image.name}: {result.command}"
+        state.console.note(shortened(line, 80))
     if not failed:
         export(state, image)
     record = {
