@@ -70,8 +70,8 @@ def export(
 ) -> Archive:
     """Writes what an engine saves (`chunks`, of any size) as a canonical archive.
 
-    The image gets one tag, `name`. `advance` is told how many bytes came in. It takes, beside
-    `out`, twice the room of the image, and a few MB of memory. What an earlier, killed run left
+    The image gets one tag, `name`. `advance` is told how many bytes came in. It takes, while it
+    runs, twice the room of the image, and a few MB of memory. What an earlier, killed run left
     of `out` is removed.
 
     Raises `LadingError` when the engine goes away, or the image is not sound or not for

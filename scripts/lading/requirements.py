@@ -281,7 +281,7 @@ def render(pins: Iterable[Pin]) -> str:
     text = ""
     for pin in pins:
         text += f"{pin.requirement} \\\n    --hash=sha256:{pin.artifact.sha256}\n"
-        version = f" {pin.version}" if pin.url else ""
+        version = f" {pin.version}" if pin.url and pin.version else ""
         text += f"    # file: {pin.artifact.name} {pin.artifact.size}{version}\n"
         if pin.via:
             text += f"    # via: {', '.join(pin.via)}\n"

@@ -109,7 +109,10 @@ def _locked(state: State, base: Base, old: BaseLock | None) -> tuple[str, str]:
 
 def _resolved(state: State, base: DebianBase, packages: tuple[str, ...]) -> tuple[debian.Deb, ...]:
     architecture = state.project.platform.partition("/")[2]
-    return debian.resolve(base.suite, packages, architecture, debian.mirrors(state.environ))
+    mirrors = debian.mirrors(state.environ)
+    return debian.resolve(
+        base.suite, packages, architecture, mirrors, cache=state.store.root / "apt"
+    )
 
 
 def python_lacks_distutils(facts: Facts) -> bool:
