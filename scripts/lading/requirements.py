@@ -94,7 +94,7 @@ def lines_of(path: str, data: bytes) -> Iterator[Line]:
         # A line that is all comment is never continued, but it ends what was.
         comment = raw.lstrip().startswith("#")
         if raw.endswith("\\") and not comment:
-            joined += raw[:-1]
+            joined += raw.rstrip("\\")
             if number < len(lines):
                 continue
             raw = ""

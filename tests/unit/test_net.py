@@ -429,7 +429,8 @@ def test_uv_toml_goes_before_pip(tmp_path: Path) -> None:
     )
     found = net.indexes(environ)
     assert (found.default, found.extra) == ("https://y/simple", ("https://x/simple",))
-    assert "UV_INDEX" not in net.uv_environment(environ)
+    assert net.uv_environment(environ)["UV_INDEX"] == "https://x/simple"
+    assert "UV_INDEX_STRATEGY" not in net.uv_environment(environ)
     path.write_text('[pip]\nindex-url = "https://z/simple"\n')
     assert net.indexes(environ).default == "https://z/simple"
 
