@@ -5,11 +5,13 @@ Nothing here asks a network or an engine: what comes out follows from committed 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from lading import dockerfile
+from lading.files import digest_of
 from lading.layers import base as bases
 from lading.layers import pip
 from lading.layers.base import BaseLock
@@ -107,6 +109,7 @@ def plan(project: Project, image: Image, locked: Locked) -> Plan:
         Stage(name=stage.name, base=stage.base, why=stage.why, steps=(epoch, *stage.steps))
         for stage in added.stages
     )
+    before, (final,) = _told_what_is_lent(before, files), _told_what_is_lent((final,), files)
     return Plan(
         name=image.name,
         title=(
@@ -119,6 +122,29 @@ def plan(project: Project, image: Image, locked: Locked) -> Plan:
         stages=(*before, final),
         files=files,
     )
+
+
+def _told_what_is_lent(
+    stages: tuple[Stage, ...], files: Mapping[str, Content]
+) -> tuple[Stage, ...]:
+    """Puts a digest of the files that a step is lent into its text.
+
+    Podman keeps a step's result by the text alone, whatever the mounts hold.
+    """
+
+    def told(step: Step) -> Step:
+        if not isinstance(step, Run) or not step.mounts:
+            return step
+        # What a stage gives follows from all that went into it.
+        sources = tuple("" if mount.stage else f"{mount.source}/" for mount in step.mounts)
+        lent = {at: _identity(what) for at, what in files.items() if at.startswith(sources)}
+        return replace(step, commands=(f": lent {digest_of(lent)[:16]}", *step.commands))
+
+    return tuple(replace(stage, steps=tuple(map(told, stage.steps))) for stage in stages)
+
+
+def _identity(content: Content) -> str:
+    return hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else str(content)
 
 
 def _environment(image: Image, added: Contribution) -> Env:

@@ -26,7 +26,7 @@ images:
   one:
     base: debian-13
     pip: {requirements: one.in}
-    test: [python -c "import six"]
+    test: [python -c "import six; print(six.__version__)"]
   two:
     base: debian-13
     pip: {requirements: two.in}
@@ -34,20 +34,31 @@ images:
 """
 
 
-@pytest.fixture
-def small(on_docker: Copy) -> Copy:
+def made_small(copy: Copy) -> Copy:
     """Two small images, on the base that the project has locked."""
-    locked = on_docker.root / "locks/bases/debian-13"
-    kept = on_docker.root.with_name("kept")
+    locked = copy.root / "locks/bases/debian-13"
+    kept = copy.root.with_name("kept")
     shutil.move(locked, kept)
     for name in ("locks", "recipes"):
-        shutil.rmtree(on_docker.root / name)
-    (on_docker.root / "locks/bases").mkdir(parents=True)
+        shutil.rmtree(copy.root / name)
+    (copy.root / "locks/bases").mkdir(parents=True)
     shutil.move(kept, locked)
-    on_docker.write("project.yaml", PROJECT)
-    on_docker.write("one.in", "six\n")
-    on_docker.write("two.in", "idna\n")
-    return on_docker
+    copy.write("project.yaml", PROJECT)
+    copy.write("one.in", "six\n")
+    copy.write("two.in", "idna\n")
+    return copy
+
+
+@pytest.fixture
+def small(on_docker: Copy) -> Copy:
+    """The small project, on Docker."""
+    return made_small(on_docker)
+
+
+@pytest.fixture
+def small_anywhere(project: Copy) -> Copy:
+    """The small project, on each engine."""
+    return made_small(project)
 
 
 def leftovers(copy: Copy) -> list[str]:
@@ -78,7 +89,8 @@ def killed(copy: Copy, *arguments: str, when: Callable[[], bool], by: int = sign
 # -- what is made again, and what is not ------------------------------------------------------
 
 
-def test_one_changed_line_makes_one_image_again(small: Copy) -> None:
+def test_one_changed_line_makes_one_image_again(small_anywhere: Copy) -> None:
+    small = small_anywhere
     first = small.done("-n", "2")
     assert "archive    one" in first
     assert "archive    two" in first
@@ -89,6 +101,8 @@ def test_one_changed_line_makes_one_image_again(small: Copy) -> None:
     assert " two" not in output
     assert "  six 1.17" in output, "what moved is said"
     assert "→ 1.16.0" in output
+    tested = json.loads((small.root / "build/one/check.json").read_text())["tests"]
+    assert tested[0]["output"] == "1.16.0\n", "and what is tested is what was asked for"
     assert json.loads((small.root / "dist/two.json").read_text()) == before
     assert "nothing to do" in small.done()
 
@@ -99,7 +113,7 @@ def test_one_changed_line_makes_one_image_again(small: Copy) -> None:
     assert "build      one" in small.done()
 
     # A changed test is run, on the image that is there.
-    small.replace("project.yaml", "import six", "import six; import sys")
+    small.replace("project.yaml", "import six", "import sys; import six")
     output = small.done()
     assert "check      one" in output
     assert "build " not in output
@@ -113,7 +127,7 @@ def test_one_changed_line_makes_one_image_again(small: Copy) -> None:
 def test_an_sdist_is_built_in_a_stage_of_its_own(small: Copy) -> None:
     """docopt 0.6.2 has no wheel, and tells what it needs only when its setup.py runs."""
     small.write("one.in", "docopt==0.6.2\n")
-    small.replace("project.yaml", "import six", "import docopt")
+    small.replace("project.yaml", "import six; print(six.__version__)", "import docopt")
     output = small.done("archive:one")
     assert "check      one" in output
     folder = small.root / "locks/images/one/linux-amd64"
@@ -138,7 +152,9 @@ def test_killed_while_building(small: Copy) -> None:
     log = small.root / "build/one/build.log"
     killed(small, "archive:one", when=lambda: log.exists() and "sleep 4" in log.read_text())
     assert leftovers(small) == []
-    small.replace("project.yaml", 'python -c "import six"', "python3 --version")
+    small.replace(
+        "project.yaml", 'python -c "import six; print(six.__version__)"', "python3 --version"
+    )
     assert "archive    one" in small.done("archive:one")
 
 
@@ -167,7 +183,9 @@ def test_told_to_end_it_ends_cleanly(small: Copy) -> None:
 
 def test_two_runs_take_turns(small: Copy) -> None:
     small.replace("project.yaml", "    pip: {requirements: one.in}", "    run: [sleep 3]")
-    small.replace("project.yaml", 'python -c "import six"', "python3 --version")
+    small.replace(
+        "project.yaml", 'python -c "import six; print(six.__version__)"', "python3 --version"
+    )
     first = subprocess.Popen(
         [str(DOIT), "archive:one"],
         cwd=small.root,
@@ -250,7 +268,11 @@ def test_a_declaration_with_two_problems(small: Copy) -> None:
 
 
 def test_a_test_that_fails(small: Copy) -> None:
-    small.replace("project.yaml", "import six", "print('so it goes'); raise SystemExit(7)")
+    small.replace(
+        "project.yaml",
+        "import six; print(six.__version__)",
+        "print('so it goes'); raise SystemExit(7)",
+    )
     outcome = small.doit("archive:one")
     assert outcome.code == 1
     assert "so it goes" in outcome.output

@@ -133,6 +133,24 @@ def test_sdist_has_a_stage_of_its_own(tmp_path: Path) -> None:
     assert text.index("build-docopt") < text.rindex("FROM ")
 
 
+def test_what_a_step_is_lent_stands_in_its_text(tmp_path: Path) -> None:
+    """Podman keeps the result of a RUN by its text, also when its mounts hold something else."""
+
+    def runs(*pins: Pin) -> list[str]:
+        built = {pin.name: (SETUPTOOLS,) for pin in pins if not pin.is_wheel}
+        locked = Locked(base=BASE, pip=pip_lock(*pins, build=built), sources=sources())
+        text = compose.plan(project(tmp_path, image()), image(), locked).text("k")
+        return [part for part in text.split("\n\n") if "RUN " in part]
+
+    newer = replace(ASTROPY, artifact=replace(ASTROPY.artifact, sha256="9" * 64))
+    assert runs(ASTROPY) == runs(ASTROPY)
+    assert runs(ASTROPY) != runs(newer)
+    other = replace(DOCOPT, artifact=replace(DOCOPT.artifact, sha256="8" * 64))
+    (build, install), (build_2, install_2) = runs(DOCOPT), runs(other)
+    assert build != build_2
+    assert install != install_2
+
+
 def test_everything_a_person_can_declare(tmp_path: Path) -> None:
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes/site.cfg").write_text("x\n")

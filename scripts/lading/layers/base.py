@@ -101,7 +101,8 @@ def text_of(
         body += f"suite: {base.debian.suite}\npackages:\n"
         body += "".join(f"  - {_flow(deb)}\n" for deb in debs)
     else:
-        about = f"{base.image}."
+        # Where it comes from stands in project.yaml; a lock says what.
+        about = "an image by its digest."
         body += f"digest: {digest}\n"
     before = (old.header, locks.split(old.text, "")[1]) if old is not None else None
     header = locks.renewed(before, inputs(base, platform), body, f"doit lock:base:{base.name}")

@@ -21,6 +21,7 @@ ENV LANG="C.UTF-8" \
 # step and are never a layer; the hashes are checked once more; bytecode is compiled so that a
 # read-only image starts fast.
 RUN --mount=type=bind,source=pip,target=/dev/shm/lading/pip \
+    : lent dde4f15dda83e5fb && \
     umask 022 && \
     export HOME=/dev/shm UV_NO_CACHE=1 UV_OFFLINE=1 UV_NO_CONFIG=1 UV_NO_PROGRESS=1 \
         UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=copy PYC_INVALIDATION_MODE=UNCHECKED_HASH && \

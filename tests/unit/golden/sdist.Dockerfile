@@ -14,6 +14,7 @@ ARG SOURCE_DATE_EPOCH="1795305600"
 RUN --mount=type=bind,source=pip/bin,target=/dev/shm/lading/bin \
     --mount=type=bind,source=pip/sdists/docopt,target=/dev/shm/lading/sdists \
     --mount=type=bind,source=pip/build-docopt,target=/dev/shm/lading/build \
+    : lent c7ba43dee866ac26 && \
     umask 022 && \
     export HOME=/dev/shm UV_NO_CACHE=1 UV_OFFLINE=1 UV_NO_CONFIG=1 UV_NO_PROGRESS=1 \
         UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=copy PYC_INVALIDATION_MODE=UNCHECKED_HASH && \
@@ -40,6 +41,7 @@ ENV LANG="C.UTF-8" \
 # read-only image starts fast.
 RUN --mount=type=bind,source=pip,target=/dev/shm/lading/pip \
     --mount=type=bind,from=wheels,source=/wheels,target=/dev/shm/lading/built \
+    : lent 38f5e926ed17458d && \
     umask 022 && \
     export HOME=/dev/shm UV_NO_CACHE=1 UV_OFFLINE=1 UV_NO_CONFIG=1 UV_NO_PROGRESS=1 \
         UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=copy PYC_INVALIDATION_MODE=UNCHECKED_HASH && \
