@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import io
 import os
 import signal
 import sys
@@ -16,11 +17,13 @@ from typing import Any
 
 from doit import doit_cmd
 from doit.cmd_clean import Clean as DoitClean
+from doit.cmd_info import Info as DoitInfo
+from doit.cmd_list import List as DoitList
 from doit.cmd_run import Run as DoitRun
-from doit.exceptions import BaseFail, InvalidCommand
+from doit.exceptions import BaseFail, InvalidCommand, UnmetDependency
 from doit.task import Task
 
-from lading import files, tasks
+from lading import files, process, tasks
 from lading.errors import LadingError
 from lading.state import State
 
@@ -35,7 +38,7 @@ class Reporter:
     def __init__(self, outstream: Any, options: object) -> None:
         self.state = tasks.opened()
         self.start = time.monotonic()
-        self.ran = 0
+        self.began = False
         self.codes: list[int] = []
         self.up_to_date = 0
 
@@ -43,7 +46,8 @@ class Reporter:
 
     def get_status(self, task: Task) -> None: ...
 
-    def execute_task(self, task: Task) -> None: ...
+    def execute_task(self, task: Task) -> None:
+        self.began = self.began or bool(task.actions)
 
     def skip_uptodate(self, task: Task) -> None:
         self.up_to_date += bool(task.actions)
@@ -56,11 +60,13 @@ class Reporter:
     def add_success(self, task: Task) -> None:
         result = task.result
         if isinstance(result, dict) and self.state is not None:
-            self.ran += 1
             verb, _, name = task.name.partition(":")
             self.state.console.done(verb, name, result["seconds"], result["what"])
 
     def add_failure(self, task: Task, fail: BaseFail) -> None:
+        if isinstance(fail, UnmetDependency):
+            self._note(f"left out: {task.name}, which stands on what failed")
+            return
         error = getattr(fail, "lading", None)
         self.codes.append(error.exit_code if error is not None else 1)
         if not fail.report or self.state is None:
@@ -76,7 +82,7 @@ class Reporter:
         self._note(msg)
 
     def complete_run(self) -> None:
-        if self.codes or self.ran or self.state is None:
+        if self.codes or self.began or self.state is None:
             return
         seconds = time.monotonic() - self.start
         self._note(f"nothing to do: {self.up_to_date} tasks are up to date ({seconds:.2f} s)")
@@ -113,7 +119,7 @@ class Run(DoitRun):  # type: ignore[misc]
         with turn(state):
             clear_leftovers(state.project.root)
             code = int(super()._execute(outfile, **options))
-        return max([code, *mine.codes]) if mine is not None and code else code
+        return max(mine.codes, default=code) if mine is not None and code else code
 
 
 class Clean(DoitClean):  # type: ignore[misc]
@@ -133,6 +139,61 @@ class Clean(DoitClean):  # type: ignore[misc]
         check_names(options.get("pos_args") or [], {task.name: task for task in self.task_list})
         with turn(state):
             return int(super()._execute(*args, **options) or 0)
+
+    def clean_tasks(self, tasks: list[Task], dryrun: bool, cleanforget: bool) -> None:
+        """Says in a line each what is cleaned, or would be; doit itself would show objects."""
+        for task in {task.name: task for task in tasks}.values():
+            if task.clean_actions:
+                self.outstream.write(f"{'would clean' if dryrun else 'clean'}  {task.name}\n")
+                task.clean(io.StringIO(), dryrun)
+            if cleanforget and not dryrun:
+                self.dep_manager.remove(task.name)
+        self.dep_manager.close()
+
+
+class List(DoitList):  # type: ignore[misc]
+    """`doit list`: with `--status`, a group is up to date when all in it is."""
+
+    def execute(self, params: Any, args: list[str]) -> int:
+        """0; it may ask the engine, and lets go of it."""
+        with guarded() as ended:
+            ended.code = super().execute(params, args) or 0
+        return ended.code
+
+    @wraps(DoitList._execute)
+    def _execute(self, *args: Any, **options: Any) -> int:
+        check_names(options.get("pos_args") or [], {task.name: task for task in self.task_list})
+        return int(super()._execute(*args, **options) or 0)
+
+    def _print_task(
+        self, template: str, task: Task, status: bool, list_deps: bool, tasks: dict[str, Task]
+    ) -> None:
+        if not (status and task.has_subtask):
+            super()._print_task(template, task, status, list_deps, tasks)
+            return
+        found = {self.dep_manager.get_status(tasks[name], tasks).status for name in task.task_dep}
+        letter = self.STATUS_MAP["up-to-date" if found <= {"up-to-date"} else "run"]
+        self.outstream.write(template.format(name=task.name, doc=task.doc, status=letter))
+
+
+class Info(DoitInfo):  # type: ignore[misc]
+    """`doit info TASK`: in words, and without a traceback for a name that does not exist."""
+
+    def execute(self, params: Any, args: list[str]) -> int:
+        """0 when the task is up to date, else 1."""
+        with guarded() as ended:
+            ended.code = super().execute(params, args) or 0
+        return ended.code
+
+    @wraps(DoitInfo._execute)
+    def _execute(self, *args: Any, **options: Any) -> int:
+        check_names(options.get("pos_args") or [], {task.name: task for task in self.task_list})
+        return int(super()._execute(*args, **options) or 0)
+
+    @staticmethod
+    def get_reasons(reasons: Any) -> str:
+        """Why a task has to run; doit itself would show functions and their addresses."""
+        return " * what it makes is not there, or is not what today's inputs would make"
 
 
 class Ended:
@@ -154,6 +215,7 @@ def guarded() -> Iterator[Ended]:
         yield ended
     except KeyboardInterrupt:
         sys.stderr.write("stopped; what was done stays done, the rest is for the next run\n")
+        process.end_all()
         ended.code = 130
     except LadingError as error:
         sys.stderr.write(f"ERROR: {error}\n")

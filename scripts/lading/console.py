@@ -7,6 +7,7 @@ drawn; doit's own streams are never touched.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import threading
@@ -32,9 +33,12 @@ class Console:
     ) -> None:
         environ = os.environ if environ is None else environ
         self.stream = stream or sys.stdout
+        if isinstance(self.stream, io.TextIOWrapper):
+            # A terminal or a log may know fewer characters than we write.
+            self.stream.reconfigure(errors="replace")
         terminal = self.stream.isatty() and environ.get("TERM", "") != "dumb"
-        self.live = terminal and not environ.get("CI")
         self.colour = terminal and not environ.get("NO_COLOR")
+        self.live = self.colour and not environ.get("CI")
         self._lock = threading.RLock()
         self._progress: Any = None
         self._tasks = 0
@@ -73,6 +77,13 @@ class Console:
                 except BrokenPipeError:
                     # Whoever read this has gone (`doit | head`); the work goes on.
                     self.stream = open(os.devnull, "w")  # noqa: SIM115, PTH123
+
+    def close(self) -> None:
+        """Gives the terminal back as it was, also when tasks were left in the middle."""
+        with self._lock:
+            if self._progress is not None:
+                self._progress.stop()
+                self._progress = None
 
     # -- progress ---------------------------------------------------------------------------
 
@@ -121,8 +132,7 @@ class Console:
                 progress.remove_task(task)
                 self._tasks -= 1
                 if self._tasks == 0:
-                    progress.stop()
-                    self._progress = None
+                    self.close()
 
 
 def _rich_progress(stream: IO[str], colour: bool) -> Any:

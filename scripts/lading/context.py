@@ -25,7 +25,7 @@ def make(plan: Plan, key: str, root: Path, store: Store, folder: Path) -> None:
     with disk_errors(fresh):
         for at, content in flattened(plan.files, root):
             put(content, fresh / at, root, store)
-        (fresh / "Dockerfile").write_text(plan.text(key))
+        put(plan.text(key).encode(), fresh / "Dockerfile", root, store)
         # COPY takes the modes along, and a user's umask must not reach an image.
         for path in (fresh, *fresh.rglob("*")):
             if path.is_dir():
@@ -37,7 +37,7 @@ def make(plan: Plan, key: str, root: Path, store: Store, folder: Path) -> None:
 def is_whole(plan: Plan, key: str, root: Path, store: Store, folder: Path) -> bool:
     """Whether the context in `folder` is the one that `make` would make.
 
-    Files out of the store are held against it by size and mode, all others by content.
+    Files out of the store are held against it by size and mode, all others by content and mode.
     """
     wanted = dict(flattened(plan.files, root)) | {"Dockerfile": plan.text(key).encode()}
     there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
@@ -52,13 +52,14 @@ def is_whole(plan: Plan, key: str, root: Path, store: Store, folder: Path) -> bo
 def _same(content: Content, path: Path, root: Path, store: Store) -> bool:
     match content:
         case bytes():
-            return path.read_bytes() == content
+            return _mode(path) == 0o644 and path.read_bytes() == content
         case Stored():
             return _alike(path, store.path(content.sha256))
         case Unpacked():
             return _alike(path, store.root / "derived" / content.sha256 / "uv")
         case PurePosixPath():
-            return filecmp.cmp(path, root / content, shallow=False)
+            source = root / content
+            return _mode(path) == mode_of(source) and filecmp.cmp(path, source, shallow=False)
 
 
 def _alike(path: Path, stored: Path) -> bool:
@@ -92,7 +93,16 @@ def put(content: Content, path: Path, root: Path, store: Store) -> None:
             )
         case PurePosixPath():
             shutil.copyfile(root / content, path)
-            path.chmod(0o755 if (root / content).stat().st_mode & 0o100 else 0o644)
+            path.chmod(mode_of(root / content))
+
+
+def mode_of(source: Path) -> int:
+    """The mode that a file of the project has in an image: only who may run it counts."""
+    return 0o755 if _mode(source) & 0o100 else 0o644
+
+
+def _mode(path: Path) -> int:
+    return path.stat().st_mode & 0o7777
 
 
 def link(source: Path, target: Path) -> None:

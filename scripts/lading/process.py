@@ -10,6 +10,14 @@ from pathlib import Path
 
 from lading.errors import EnvironmentProblem
 
+_running: set[subprocess.Popen[str]] = set()
+
+
+def end_all() -> None:
+    """Asks all programs that still run to end; for when a run is stopped with tasks in threads."""
+    for process in list(_running):
+        process.terminate()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
@@ -51,6 +59,7 @@ def run(
         )
     except OSError as error:
         raise EnvironmentProblem(f"{command[0]} can't be run", why=str(error)) from error
+    _running.add(process)
     with process:
         try:
             if line is None:
@@ -69,3 +78,5 @@ def run(
         except BaseException:
             process.terminate()
             raise
+        finally:
+            _running.discard(process)

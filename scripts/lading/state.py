@@ -72,8 +72,21 @@ class State:
 
     @property
     def engine(self) -> Engine:
-        """The engine, found on first use. Raises `EnvironmentProblem` where there is none."""
-        return self.once(("engine",), self._connect)
+        """The engine, found on first use. Raises `EnvironmentProblem` where there is none.
+
+        That, too, is found out once: an engine that does not answer can take its time for it.
+        """
+
+        def ask() -> Engine | LadingError:
+            try:
+                return self._connect()
+            except LadingError as error:
+                return error
+
+        found = self.once(("engine",), ask)
+        if isinstance(found, LadingError):
+            raise found
+        return found
 
     def _connect_for_real(self) -> Engine:
         from lading import engines
@@ -81,10 +94,11 @@ class State:
         return engines.connect(self.environ, self.console.note)
 
     def close(self) -> None:
-        """Lets go of the engine."""
+        """Lets go of the engine, and of the terminal."""
+        self.console.close()
         with self._lock:
             engine = self._known.pop(("engine",), None)
-        if engine is not None:
+        if engine is not None and not isinstance(engine, LadingError):
             engine.close()
 
     def images_by_key(self) -> Mapping[str, str]:
@@ -122,7 +136,10 @@ class State:
         def ask() -> pip.Request:
             base = self.base_lock(self.base_of(image))
             assert image.pip is not None
-            assert base is not None
+            if base is None:
+                raise LadingError(
+                    f"the base {image.base} is not locked", do=f"doit lock:base:{image.base}"
+                )
             return pip.request(
                 self.project.root,
                 image.name,

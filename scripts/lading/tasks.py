@@ -5,9 +5,11 @@ A task is up to date when its verb says so; doit's own database only remembers t
 
 from __future__ import annotations
 
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,6 +17,7 @@ from doit.action import BaseAction
 from doit.exceptions import BaseFail, InvalidDodoFile, TaskError, TaskFailed
 from doit.task import Task, dict_to_task
 
+from lading.config import DOIT_CONFIG
 from lading.errors import LadingError
 from lading.files import write_text
 from lading.project import load
@@ -46,7 +49,8 @@ class Work(BaseAction):  # type: ignore[misc]
             return self._failure(error, start)
         except Exception as error:
             log = self.root / "build" / "unexpected-error.log"
-            write_text(log, traceback.format_exc())
+            with suppress(OSError, LadingError):
+                write_text(log, traceback.format_exc())
             unexpected = LadingError(
                 f"an error that lading does not know: {type(error).__name__}: {error}",
                 do=f"please report it with build/{log.name}",
@@ -93,6 +97,10 @@ class Pipeline:
 
     def images(self, verb: str, module: Any, after: Sequence[str] = ()) -> Iterator[Entry]:
         """VERB:NAME for every image; in the group VERB unless it says `default: false`."""
+        if not any(image.default for image in self.state.project.images.values()):
+            # doit makes a group of what is in it; this one is empty, and there all the same.
+            about = module.__doc__.partition(": ")[2].splitlines()[0].rstrip(".")
+            yield Task(verb, None, doc=about, has_subtask=True)
         for image in self.state.project.images.values():
             names = {"name": image.name, "base": image.base}
             clean = getattr(module, "clean", None)
@@ -159,11 +167,41 @@ _state: State | None = None
 def open_project(path: str = "project.yaml") -> Pipeline:
     """The project of this folder. A problem in it ends doit with exit code 3, as doit reports."""
     global _state
+    file = Path(path).absolute()
     try:
-        _state = State(load(Path(path).absolute()))
+        _state = State(load(file))
     except LadingError as error:
         raise InvalidDodoFile(str(error)) from None
+    discard_broken(file.parent / DOIT_CONFIG["dep_file"])
     return Pipeline(_state)
+
+
+def discard_broken(database: Path) -> None:
+    """Throws doit's database away if it can't be read: it only saves time.
+
+    Raises doit's own error where it can't even be opened.
+    """
+    import json
+    import sqlite3
+
+    if not database.exists():
+        return
+    try:
+        connection = sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True)
+        try:
+            for (text,) in connection.execute("select task_data from doit"):
+                if not isinstance(json.loads(text), dict):
+                    raise ValueError("a task has odd data")
+        finally:
+            connection.close()
+    except (sqlite3.DatabaseError, ValueError, TypeError) as error:
+        said = str(error)
+        if "unable to open" in said:
+            raise InvalidDodoFile(f"{database} can't be opened ({said})") from None
+        # It may be new, or in use by a run that is just ending.
+        if "no such table" not in said and "locked" not in said:
+            sys.stderr.write(f"{database.name} can't be read ({said}): it is made anew\n")
+            database.unlink()
 
 
 def opened() -> State | None:

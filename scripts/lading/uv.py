@@ -8,10 +8,12 @@ Python, in a throwaway container (see `Runner`).
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -28,6 +30,8 @@ from lading.store import Source
 
 MANYLINUX = [(2, 17), (2, 28), *((2, minor) for minor in range(31, 41))]
 """The glibc versions that uv has platforms for."""
+
+_ASKING = threading.Lock()
 
 MACHINES = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
 
@@ -145,12 +149,19 @@ def here(
     It is shown the Python that runs lading, for it wants to see one; looking for others can take
     seconds, and building anything with any of them is out of the question.
     """
-    import uv
-
     clean = {name: None for name in os.environ if FOREIGN.match(name)}
     never = {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1"}
-    command = [uv.find_uv_bin(), *arguments[:2], "--python", sys.executable, *arguments[2:]]
+    command = [program(), *arguments[:2], "--python", sys.executable, *arguments[2:]]
     return process.run(command, cwd=folder, env={**clean, **environment, **never})
+
+
+def program() -> str:
+    """The path of the uv that lading depends on."""
+    import uv
+
+    # It asks sysconfig, which for a moment is half set up when two threads ask first.
+    with _ASKING:
+        return uv.find_uv_bin()
 
 
 def resolve(
@@ -203,7 +214,8 @@ def _asked(finished: process.Finished, texts: Mapping[str, str] | None = None) -
 
     said = net.redact((finished.errors or finished.output).strip())
     unsolved = r"No solution found|requirements are unsatisfiable|Building source distributions"
-    if re.search(unsolved, said):
+    # An index that wants a password has, for uv, none of the packages; it says so in a hint.
+    if re.search(unsolved, said) and "could not be queried" not in said:
         raise NotResolved(said)
     where = _position(said, texts or {})
     if where:
@@ -213,15 +225,15 @@ def _asked(finished: process.Finished, texts: Mapping[str, str] | None = None) -
 
 def _position(said: str, texts: Mapping[str, str]) -> str:
     """FILE:LINE of a requirement that uv can't read; empty if that is not the problem."""
-    for path, text in texts.items():
-        name = re.escape(path)
-        found = re.search(rf"(?<!included file) in `{name}` at position (\d+)", said)
-        if found:
-            line = text.encode()[: int(found[1])].count(b"\n") + 1
+    for found in re.finditer(r"(?<!included file) in `([^`]+)` at position (\d+)", said):
+        path = posixpath.normpath(found[1])
+        if path in texts:
+            line = texts[path].encode()[: int(found[2])].count(b"\n") + 1
             return f"{path}:{line}"
-        found = re.search(rf"(?:^|[\s`/]){name}:(\d+):\d+", said)
-        if found:
-            return f"{path}:{found[1]}"
+    for path in texts:
+        by_line = re.search(rf"(?:^|[\s`/]){re.escape(path)}:(\d+):\d+", said)
+        if by_line:
+            return f"{path}:{by_line[1]}"
     return ""
 
 
@@ -351,12 +363,11 @@ def best(files: Iterable[File], target: Target) -> File | None:
     machine = MACHINES[target.platform]
     glibc = numbers(target.glibc)
     legacy = {(2, 17): "manylinux2014", (2, 12): "manylinux2010", (2, 5): "manylinux1"}
-    platforms: list[str] = []
+    platforms = [f"linux_{machine}"]
     for minor in range(glibc[1], 4, -1):
         platforms.append(f"manylinux_2_{minor}_{machine}")
         if (2, minor) in legacy:
             platforms.append(f"{legacy[2, minor]}_{machine}")
-    platforms.append(f"linux_{machine}")
     python = [int(part) for part in target.python_version.split(".")[:2]]
     interpreter = f"cp{python[0]}{python[1]}"
     # The ABI is named, or `packaging` would look at the Python that runs here.
@@ -374,10 +385,10 @@ def best(files: Iterable[File], target: Target) -> File | None:
             continue
         fitting = [order[tag] for tag in tags if tag in order]
         if fitting:
-            number = (-build[0], build[1]) if build else (0, "")
-            ranked.append((min(fitting), number, file))
+            # Of two builds of one wheel the later one (PEP 427).
+            ranked.append((-min(fitting), build or (0, ""), file))
     if ranked:
-        return min(ranked, key=lambda row: (row[0], row[1], row[2].file))[2]
+        return max(ranked, key=lambda row: (row[0], row[1], row[2].file))[2]
     return next((file for file in files if not file.file.endswith(".whl")), None)
 
 

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import io
 import json
+import os
 import tarfile
 import threading
 import zipfile
@@ -17,8 +18,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import TracebackType
 from urllib.parse import quote, unquote
+
+import pytest
 
 from lading.requirements import normalised
 
@@ -76,7 +80,7 @@ class Index:
 
     @property
     def url(self) -> str:
-        who = f"{quote(self.user)}:{quote(self.password)}@" if self.user else ""
+        who = f"{quote(self.user, safe='')}:{quote(self.password, safe='')}@" if self.user else ""
         return f"http://{who}127.0.0.1:{self._server.server_port}/simple/"
 
     def file_url(self, name: str) -> str:
@@ -95,7 +99,11 @@ class Index:
     ) -> Upload:
         """Takes a file up, or puts another in its place."""
         upload = Upload(
-            project=normalised(project), name=name, data=data, at=at, requires_python=requires_python
+            project=normalised(project),
+            name=name,
+            data=data,
+            at=at,
+            requires_python=requires_python,
         )
         self.uploads[name] = upload
         return upload
@@ -169,6 +177,23 @@ class Index:
         return json.dumps(page).encode()
 
 
+def only_loopback(monkeypatch: pytest.MonkeyPatch, home: Path, cache: Path) -> None:
+    """Takes away what this machine says about indexes and uv, so that a test says it all."""
+    for name in list(os.environ):
+        ours = ("UV_", "PIP_", "LADING_", "SSL_CERT_", "REQUESTS_CA_", "CURL_CA_")
+        if name.startswith(ours) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    for name, value in {
+        "HOME": home,
+        "XDG_CONFIG_HOME": home / "config",
+        "XDG_CACHE_HOME": home / "cache",
+        "PIP_CONFIG_FILE": os.devnull,
+        "UV_CACHE_DIR": cache,
+        "UV_HTTP_RETRIES": 0,
+    }.items():
+        monkeypatch.setenv(name, str(value))
+
+
 def _handler(index: Index) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -189,7 +214,8 @@ def _handler(index: Index) -> type[BaseHTTPRequestHandler]:
                 upload = index.uploads.get(name) if path.startswith("/files/") else None
                 self._answer_with(upload.data if upload else None, "application/octet-stream")
 
-        do_HEAD = do_GET
+        def do_HEAD(self) -> None:
+            self.do_GET()
 
         def _answer_with(self, body: bytes | None, kind: str) -> None:
             if body is None:

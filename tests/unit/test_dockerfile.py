@@ -137,7 +137,9 @@ def test_what_a_step_is_lent_stands_in_its_text(tmp_path: Path) -> None:
     """Podman keeps the result of a RUN by its text, also when its mounts hold something else."""
 
     def runs(*pins: Pin) -> list[str]:
-        built = {pin.name: (SETUPTOOLS,) for pin in pins if not pin.is_wheel}
+        built: dict[str, tuple[Pin, ...]] = {
+            pin.name: (SETUPTOOLS,) for pin in pins if not pin.is_wheel
+        }
         locked = Locked(base=BASE, pip=pip_lock(*pins, build=built), sources=sources())
         text = compose.plan(project(tmp_path, image()), image(), locked).text("k")
         return [part for part in text.split("\n\n") if "RUN " in part]

@@ -7,7 +7,7 @@ to the digest of the manifest for the platform.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,14 +69,15 @@ def reference(base: Base, lock: BaseLock) -> str:
     if base.debian is not None:
         return f"localhost/lading/base/{base.name}:{lock.key[:16]}"
     assert base.image is not None
-    return f"{repository(base.image)}@{lock.digest}"
+    return pinned(base.image, lock.digest)
 
 
-def repository(image: str) -> str:
-    """An image reference without its tag and digest."""
-    name = image.partition("@")[0]
-    head, colon, tail = name.rpartition(":")
-    return head if colon and "/" not in tail else name
+def pinned(image: str, digest: str) -> str:
+    """An image by its digest, under its full name: Podman takes no short one."""
+    from lading import references
+
+    found = references.parse(image)
+    return f"{found.registry}/{found.repository}@{digest}"
 
 
 def path(root: Path, name: str, platform: str) -> Path:
@@ -124,36 +125,60 @@ def read(path: Path) -> BaseLock | None:
     return None if text is None else parse(text, str(path))
 
 
-def parse(text: str, path: str) -> BaseLock:
-    """A base's lock from its text."""
-    import yaml
+_QUOTED = r'"(?:[^"\\]|\\.)*"'
+LINE = re.compile(
+    rf"  (?P<fact>\w+): (?P<value>{_QUOTED})"
+    r"|(?P<key>suite|digest): (?P<text>\S+)"
+    rf"|  - \{{name: (?P<name>[^\s,]+), version: (?P<version>{_QUOTED}), "
+    rf"architecture: (?P<architecture>[^\s,]+), path: (?P<path>{_QUOTED}), "
+    r"size: (?P<size>\d+), sha256: (?P<sha256>[0-9a-f]{64})\}"
+    r"|(?P<head>facts|packages):|"
+)
+"""The lines that `text_of` writes. They are YAML, but nothing else in YAML is one of them."""
 
-    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+def parse(text: str, path: str) -> BaseLock:
+    """A base's lock from its text. Raises `LadingError`, with the line, for any other text."""
     header, body = locks.split(text, path)
+    first = text[: len(text) - len(body)].count("\n") + 1
+    facts: dict[str, str] = {}
+    said: dict[str, str] = {}
+    debs: list[Deb] = []
+    number = first - 1
     try:
-        found: Mapping[str, Any] = yaml.load(body, loader)
-        debs = tuple(
-            Deb(
-                name=str(row["name"]),
-                version=str(row["version"]),
-                architecture=str(row["architecture"]),
-                path=str(row["path"]),
-                size=int(row["size"]),
-                sha256=str(row["sha256"]),
-            )
-            for row in found.get("packages", ())
-        )
+        for line in body.split("\n"):
+            number += 1
+            found = LINE.fullmatch(line)
+            if found is None:
+                raise ValueError("not a line of a lock")
+            if found["fact"]:
+                facts[found["fact"]] = json.loads(found["value"])
+            elif found["key"]:
+                said[found["key"]] = found["text"]
+            elif found["name"]:
+                debs.append(
+                    Deb(
+                        name=found["name"],
+                        version=json.loads(found["version"]),
+                        architecture=found["architecture"],
+                        path=json.loads(found["path"]),
+                        size=int(found["size"]),
+                        sha256=found["sha256"],
+                    )
+                )
+        if not said or not facts:
+            raise ValueError("the rest is missing")
         return BaseLock(
             header=header,
-            facts=Facts.from_dict(found["facts"]),
+            facts=Facts.from_dict(facts),
             text=text,
-            suite=str(found.get("suite", "")),
-            debs=debs,
-            digest=str(found.get("digest", "")),
+            suite=said.get("suite", ""),
+            debs=tuple(debs),
+            digest=said.get("digest", ""),
         )
-    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except ValueError as error:
         raise LadingError(
-            f"{path}: not a lock of a base",
-            why=f"{type(error).__name__}: {error}",
+            f"{path}:{number}: not a lock of a base",
+            why=str(error),
             do="undo the edit, or delete the file and lock again",
         ) from error

@@ -12,7 +12,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -477,12 +477,7 @@ def sources(
             batch = [same.pop() for same in names.values()]
             names = {name: same for name, same in names.items() if same}
             found += _located(asked, batch, target, is_wheel, environment)
-    # An index that tells no hash is held to the one that was locked, by the file's name.
-    locked = {pin.artifact.name: pin.artifact.sha256 for pin in wanted}
-    known = [
-        file if file.sha256 else replace(file, sha256=locked.get(file.file, "")) for file in found
-    ]
-    return uv.sources_of(file for file in known if file.sha256) | {
+    return uv.sources_of(file for file in found if file.sha256) | {
         pin.artifact.sha256: uv.url_sources(pin.url) for pin in wanted if pin.url
     }
 

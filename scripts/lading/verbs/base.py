@@ -102,7 +102,7 @@ def _locked(state: State, base: Base, old: BaseLock | None) -> tuple[str, str]:
 
     assert base.image is not None
     digest = registry.resolve(base.image, platform, environ=state.environ).digest
-    reference = f"{bases.repository(base.image)}@{digest}"
+    reference = bases.pinned(base.image, digest)
     facts = facts_of_image(state, reference)
     return bases.text_of(base, platform, facts, old, digest=digest), digest[:19]
 

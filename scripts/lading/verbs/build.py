@@ -23,6 +23,22 @@ def current(state: State, image: Image) -> bool:
 
 
 def make(state: State, image: Image) -> str:
+    """Builds the image; one that is archived already is never built twice, but loaded."""
+    if not state.in_engine(image) and load(state, image):
+        return f"loaded from dist/{state.archive(image).name}"
+    return build(state, image)
+
+
+def load(state: State, image: Image) -> bool:
+    """Gives the engine the image out of its archive; whether there was one, and it took it."""
+    if not state.archived(image):
+        return False
+    state.engine.load(state.archive(image))
+    state.forget("images")
+    return state.in_engine(image)
+
+
+def build(state: State, image: Image) -> str:
     """Builds the image from its context; the whole output goes to build/NAME/build.log."""
     name = state.name(image)
     key = state.key(image)
@@ -77,12 +93,8 @@ def ensure(state: State, image: Image) -> str:
     key = state.key(image)
     state.all_locked(image)
     assert key is not None
-    if not state.in_engine(image):
-        if state.archived(image):
-            state.engine.load(state.archive(image))
-            state.forget("images")
-        if not state.in_engine(image):
-            make(state, image)
+    if not state.in_engine(image) and not load(state, image):
+        build(state, image)
     identity = state.images_by_key()[key]
     state.engine.tag(identity, state.name(image))
     return identity

@@ -54,7 +54,8 @@ def make(state: State, image: Image) -> str:
         verdict = "passed" if not result.code else f"failed ({result.code})"
         line = f"  {verdict}  {duration(result.seconds)}  {image.name}: {result.command}"
         state.console.note(shortened(line, 80))
-    if not failed:
+    # Where only the tests have changed, the archive is there already.
+    if not failed and not state.archived(image):
         export(state, image)
     record = {
         "key": state.key(image),

@@ -77,7 +77,8 @@ def located(state: State, image: Image) -> Mapping[str, Sequence[Source]]:
 
 def make(state: State, image: Image) -> str:
     """Locks the image; says what moved. Frozen, it is an error that names the lock."""
-    assert image.pip is not None
+    if image.pip is None:
+        return "nothing to lock"
     base = state.base_of(image)
     folder = state.lock_folder(image)
     if state.frozen:

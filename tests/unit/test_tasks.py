@@ -1,0 +1,235 @@
+"""The tasks that dodo.py makes of a project, and what doit calls back."""
+
+from __future__ import annotations
+
+import importlib.util
+import sqlite3
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from doit.exceptions import InvalidDodoFile, TaskError, TaskFailed
+from doit.loader import load_tasks
+
+from lading import tasks
+from lading.errors import DeclarationError, EnvironmentProblem, LadingError
+from lading.tasks import Work, discard_broken
+from tests.support.projects import YAML, Trial
+
+VERBS = ("lock", "fetch", "dockerfile", "build", "check", "archive")
+
+
+@pytest.fixture
+def graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str, Any]]:
+    """What the repository's dodo.py makes of a project.yaml: its tasks by name."""
+
+    def made(yaml: str) -> dict[str, Any]:
+        root = tmp_path / "project"
+        trial = Trial.make(root) if not root.exists() else Trial(root, {})
+        (trial.root / "project.yaml").write_text(yaml)
+        monkeypatch.chdir(trial.root)
+        spec = importlib.util.spec_from_file_location("a_dodo", trial.root / "dodo.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return {task.name: task for task in load_tasks(vars(module))}
+
+    return made
+
+
+Graph = Callable[[str], dict[str, Any]]
+
+
+def test_the_graph(graph: Graph) -> None:
+    found = graph(YAML)
+    assert [name for name in found if ":" not in name] == list(VERBS)
+    assert {name: task.task_dep for name, task in found.items() if name.endswith(":one")} == {
+        "lock:one": ["lock:base:slim"],
+        "fetch:one": ["lock:one"],
+        "dockerfile:one": ["fetch:one"],
+        "build:one": ["dockerfile:one", "build:base:slim"],
+        "check:one": ["build:one"],
+        "archive:one": ["check:one"],
+    }
+    assert found["build:base:slim"].task_dep == ["lock:base:slim"]
+    assert found["archive"].task_dep == ["archive:one", "archive:two"]
+    assert found["lock"].task_dep == ["lock:base:slim", "lock:one", "lock:two"]
+    assert all(task.doc for task in found.values())
+    assert "archive:spare" in found
+    assert found["archive:spare"].task_dep == ["check:spare"]
+    for task in found.values():
+        assert ":" not in task.name or task.subtask_of == task.name.partition(":")[0]
+
+
+def test_a_project_where_nothing_is_default_has_its_groups_all_the_same(graph: Graph) -> None:
+    yaml = YAML.replace("    base: slim\n", "    base: slim\n    default: false\n")
+    found = graph(yaml.replace("    default: false\n    default: false\n", "    default: false\n"))
+    assert [name for name in found if ":" not in name] == list(VERBS)
+    assert found["archive"].task_dep == []
+    assert found["archive"].has_subtask
+    assert found["archive"].doc
+    assert "archive:one" in found
+
+
+def test_a_project_without_images(graph: Graph) -> None:
+    assert [name for name in graph("lading: 1\nname: x\nbases: {}\nimages: {}\n")] == list(VERBS)
+    bases = "{b: {image: python}}"
+    found = graph(f"lading: 1\nname: x\nbases: {bases}\nimages: {{}}\n")
+    assert set(VERBS) < set(found)
+    assert "lock:base:b" in found
+
+
+def test_the_description_is_what_is_listed(graph: Graph) -> None:
+    found = graph(YAML.replace("  two:\n", "  two:\n    description: The second\n"))
+    assert found["archive:two"].doc == "The second"
+    assert found["archive:one"].doc == "the image one, on slim"
+    assert found["lock:base:slim"].doc == "the base slim: docker.io/library/python:3.13-slim"
+
+
+def test_a_problem_in_the_project_is_one_of_doits_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidDodoFile):
+        tasks.open_project()
+    (tmp_path / "project.yaml").write_text("lading: 1\n")
+    with pytest.raises(InvalidDodoFile, match=r"project\.yaml:1: "):
+        tasks.open_project()
+
+
+# -- actions --------------------------------------------------------------------------------
+
+
+def test_an_action_says_what_it_made(tmp_path: Path) -> None:
+    work = Work(lambda: "248 MB", tmp_path)
+    before = sys.stdout
+    assert work.execute() is None
+    assert sys.stdout is before
+    assert work.result is not None
+    assert work.result["what"] == "248 MB"
+    assert 0 <= work.result["seconds"] < 1
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (LadingError("a", why="b", do="c"), TaskFailed),
+        (EnvironmentProblem("a"), TaskError),
+        (DeclarationError("a"), TaskFailed),
+    ],
+)
+def test_an_action_that_fails_says_so_to_doit(
+    tmp_path: Path, error: LadingError, kind: type[Exception]
+) -> None:
+    def fail() -> str:
+        raise error
+
+    failure = Work(fail, tmp_path).execute()
+    assert type(failure) is kind
+    assert failure.lading is error
+    assert failure.get_msg().splitlines()[0] == str(error).splitlines()[0]
+
+
+def test_an_error_that_nobody_expected_goes_into_a_file(tmp_path: Path) -> None:
+    def fail() -> str:
+        return str({}["nosuch"])
+
+    failure = Work(fail, tmp_path).execute()
+    assert isinstance(failure, TaskFailed)
+    assert "an error that lading does not know: KeyError: 'nosuch'" in failure.get_msg()
+    assert "Traceback" not in failure.get_msg()
+    log = (tmp_path / "build" / "unexpected-error.log").read_text()
+    assert "Traceback" in log
+    assert "in fail" in log
+
+
+def test_it_is_told_also_where_no_file_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "build").write_text("in the way")
+    failure = Work(lambda: str(1 // 0), tmp_path).execute()
+    assert "ZeroDivisionError" in failure.get_msg()
+
+
+def test_ctrl_c_is_no_failure_of_a_task(tmp_path: Path) -> None:
+    def stop() -> str:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Work(stop, tmp_path).execute()
+
+
+# -- doit's database ------------------------------------------------------------------------
+
+
+def database(path: Path, data: object = '{"a": 1}') -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("create table doit (task_id text primary key, task_data json)")
+        for number in range(200):
+            connection.execute("insert into doit values (?, ?)", (f"a{number}", data))
+    connection.close()
+
+
+def test_a_database_that_can_be_read_stays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / ".doit.db"
+    discard_broken(path)
+    assert not path.exists()
+    database(path)
+    before = path.read_bytes()
+    discard_broken(path)
+    assert path.read_bytes() == before
+    path.write_bytes(b"")  # as SQLite leaves one that was only opened
+    discard_broken(path)
+    assert path.exists()
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["garbage", "truncated", "middle", "schema", "no json", "no dict", "null", "no text"],
+)
+def test_a_database_that_is_broken_is_thrown_away_with_a_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    path = tmp_path / ".doit.db"
+    data: dict[str, object] = {"no json": "{", "no dict": "[]", "null": None, "no text": b"\xff"}
+    if damage == "schema":
+        with sqlite3.connect(path) as connection:
+            connection.execute("create table doit (x)")
+        connection.close()
+    else:
+        database(path, data.get(damage, '{"a": 1}'))
+    whole = path.read_bytes()
+    if damage == "garbage":
+        path.write_bytes(b"garbage" * 1000)
+    elif damage == "truncated":
+        path.write_bytes(whole[: len(whole) // 2])
+    elif damage == "middle":
+        path.write_bytes(whole[:4096] + b"\xff" * 4096 + whole[8192:])
+    discard_broken(path)
+    assert not path.exists()
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith(".doit.db can't be read (")
+    assert said.err.endswith("): it is made anew\n")
+
+
+def test_a_database_that_is_in_use_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / ".doit.db"
+    database(path)
+    real = sqlite3.connect
+    other = real(path)
+    other.execute("begin exclusive")
+    monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: real(*a, **k, timeout=0))
+    discard_broken(path)
+    other.close()
+    assert path.exists()
+
+
+def test_a_database_that_cannot_be_opened_is_a_problem_in_words(tmp_path: Path) -> None:
+    (tmp_path / ".doit.db").mkdir()
+    with pytest.raises(InvalidDodoFile, match=r"\.doit\.db can't be opened"):
+        discard_broken(tmp_path / ".doit.db")
