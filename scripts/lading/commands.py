@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import io
 import os
+import shutil
 import signal
 import sys
 import time
@@ -24,7 +25,8 @@ from doit.exceptions import BaseFail, InvalidCommand, UnmetDependency
 from doit.task import Task
 
 from lading import files, process, tasks
-from lading.errors import LadingError
+from lading.console import unread
+from lading.errors import EnvironmentProblem, LadingError
 from lading.state import State
 
 LOCK = ".lading.lock"
@@ -65,7 +67,8 @@ class Reporter:
 
     def add_failure(self, task: Task, fail: BaseFail) -> None:
         if isinstance(fail, UnmetDependency):
-            self._note(f"left out: {task.name}, which stands on what failed")
+            if task.actions:
+                self._note(f"left out: {task.name}, which stands on what failed")
             return
         error = getattr(fail, "lading", None)
         self.codes.append(error.exit_code if error is not None else 1)
@@ -220,6 +223,11 @@ def guarded() -> Iterator[Ended]:
     except LadingError as error:
         sys.stderr.write(f"ERROR: {error}\n")
         ended.code = error.exit_code
+    except BrokenPipeError:
+        unread(sys.stdout)
+    except OSError as error:
+        sys.stderr.write(f"ERROR: {error}\n")
+        ended.code = EnvironmentProblem.exit_code
     finally:
         signal.signal(signal.SIGTERM, before)
         state = tasks.opened()
@@ -249,7 +257,9 @@ def clear_leftovers(root: Path) -> None:
     """Removes what a run that was killed had not finished; nobody else is running."""
     for folder in (root / "dist", root / "build"):
         for path in [*folder.glob(f".*{files.PART}"), *folder.glob(f"*/.*{files.PART}")]:
-            if not path.is_dir():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
                 path.unlink(missing_ok=True)
 
 

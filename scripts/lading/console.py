@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, Any
 
 WIDTH_OF_VERB = 10
@@ -76,7 +76,8 @@ class Console:
                     self.stream.flush()
                 except BrokenPipeError:
                     # Whoever read this has gone (`doit | head`); the work goes on.
-                    self.stream = open(os.devnull, "w")  # noqa: SIM115, PTH123
+                    unread(self.stream)
+                    self.stream = io.StringIO()
 
     def close(self) -> None:
         """Gives the terminal back as it was, also when tasks were left in the middle."""
@@ -133,6 +134,14 @@ class Console:
                 self._tasks -= 1
                 if self._tasks == 0:
                     self.close()
+
+
+def unread(stream: IO[str]) -> None:
+    """For a stream that nobody reads any more: the rest goes nowhere, also at the very end."""
+    with suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def _rich_progress(stream: IO[str], colour: bool) -> Any:

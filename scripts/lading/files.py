@@ -37,7 +37,7 @@ def digest_of(value: Any) -> str:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turns a full or read-only disk below `path` into an error that says so."""
+    """Turns a full or read-only disk below `path`, or what is in its way, into an error."""
     try:
         yield
     except OSError as error:
@@ -47,7 +47,9 @@ def disk_errors(path: Path) -> Iterator[None]:
                 why=str(error),
                 do="free some room (the store of downloads is $LADING_CACHE), then run it again",
             ) from error
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        refused = (errno.EROFS, errno.EACCES, errno.EPERM)
+        in_the_way = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG)
+        if error.errno in (*refused, *in_the_way):
             raise EnvironmentProblem(f"{path} can't be written", why=str(error)) from error
         raise
 

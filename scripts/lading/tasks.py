@@ -20,6 +20,7 @@ from doit.task import Task, dict_to_task
 from lading.config import DOIT_CONFIG
 from lading.errors import LadingError
 from lading.files import write_text
+from lading.net import redact
 from lading.project import load
 from lading.state import State
 
@@ -50,9 +51,9 @@ class Work(BaseAction):  # type: ignore[misc]
         except Exception as error:
             log = self.root / "build" / "unexpected-error.log"
             with suppress(OSError, LadingError):
-                write_text(log, traceback.format_exc())
+                write_text(log, redact(traceback.format_exc()))
             unexpected = LadingError(
-                f"an error that lading does not know: {type(error).__name__}: {error}",
+                redact(f"an error that lading does not know: {type(error).__name__}: {error}"),
                 do=f"please report it with build/{log.name}",
             )
             return self._failure(unexpected, start)

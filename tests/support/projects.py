@@ -266,7 +266,8 @@ def run_doit(
 def main() -> int:
     """`python -m tests.support.projects ROOT METHOD SECONDS [doit's arguments …]`: to be stopped.
 
-    The engine takes so long for every call of one method, and says in ROOT/busy that it began.
+    The engine takes so long for every call of one method, or until there is a file ROOT/go; it
+    says in ROOT/busy that it began.
     """
     import time
 
@@ -275,7 +276,9 @@ def main() -> int:
 
     def slow() -> None:
         (Path(root) / "busy").touch()
-        time.sleep(float(seconds))
+        until = time.monotonic() + float(seconds)
+        while time.monotonic() < until and not (Path(root) / "go").exists():
+            time.sleep(0.01)
 
     engine.before[method] = slow
     environ = {"LADING_CACHE": str(Path(root).parent / f"{Path(root).name}.cache")}

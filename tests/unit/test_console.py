@@ -142,7 +142,7 @@ def test_threads_do_not_write_into_each_others_lines(stream: type[io.StringIO]) 
 
     def work(name: str) -> None:
         with said.lines(f"build {name}", keep="RUN") as show:
-            for number in range(30):
+            for number in range(10):
                 show(f"RUN {name}{number}")
                 said.failed("check", name, 1.0, f"{name} first\n{name} second\n{name} third")
 
@@ -153,10 +153,10 @@ def test_threads_do_not_write_into_each_others_lines(stream: type[io.StringIO]) 
         thread.join()
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue()).replace("\r", "\n")
     blocks = re.findall(
-        r"check +(\w{3})  failed after 1\.0 s\n  (\w{3}) first\n  (\w{3}) second\n  (\w{3}) third\n",
+        r"check +(\w+)  failed after 1\.0 s\n  (\w+) first\n  (\w+) second\n  (\w+) third\n",
         plain,
     )
-    assert len(blocks) == 8 * 30
+    assert len(blocks) == 8 * 10
     assert all(len(set(block)) == 1 for block in blocks)
 
 

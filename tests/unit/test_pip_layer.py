@@ -390,6 +390,19 @@ def test_build_requirements_of_an_sdist_are_locked(
     assert pip.read(tmp_path / "locks") == found
 
 
+def test_build_requirements_are_as_of_the_day_too(
+    index: Index, store: Store, tmp_path: Path
+) -> None:
+    index.sdist("s", "1.0", {"pyproject.toml": '[build-system]\nrequires=["b"]\n'})
+    index.wheel("b", "1.0", at="2021-08-01T00:00:00Z")
+    index.wheel("b", "2.0", at="2022-08-01T00:00:00Z")
+    asked = request(tmp_path, {"r.in": "s\n"}, as_of=date(2021, 8, 15))
+    base = Base("s==1.0\n")
+    assert [pin.version for pin in lock(asked, store, in_base=base).build["s"]] == ["1.0"]
+    at = base.arguments.index("--exclude-newer")
+    assert base.arguments[at + 1] == "2021-08-16T00:00:00Z"
+
+
 def test_no_binary_is_asked_in_the_base_and_takes_the_sdist(
     index: Index, store: Store, tmp_path: Path
 ) -> None:

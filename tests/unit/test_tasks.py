@@ -6,6 +6,7 @@ import importlib.util
 import sqlite3
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def test_a_project_where_nothing_is_default_has_its_groups_all_the_same(graph: G
 
 
 def test_a_project_without_images(graph: Graph) -> None:
-    assert [name for name in graph("lading: 1\nname: x\nbases: {}\nimages: {}\n")] == list(VERBS)
+    assert list(graph("lading: 1\nname: x\nbases: {}\nimages: {}\n")) == list(VERBS)
     bases = "{b: {image: python}}"
     found = graph(f"lading: 1\nname: x\nbases: {bases}\nimages: {{}}\n")
     assert set(VERBS) < set(found)
@@ -122,12 +123,12 @@ def test_an_action_says_what_it_made(tmp_path: Path) -> None:
     ],
 )
 def test_an_action_that_fails_says_so_to_doit(
-    tmp_path: Path, error: LadingError, kind: type[Exception]
+    tmp_path: Path, error: LadingError, kind: Any
 ) -> None:
     def fail() -> str:
         raise error
 
-    failure = Work(fail, tmp_path).execute()
+    failure: Any = Work(fail, tmp_path).execute()
     assert type(failure) is kind
     assert failure.lading is error
     assert failure.get_msg().splitlines()[0] == str(error).splitlines()[0]
@@ -135,7 +136,7 @@ def test_an_action_that_fails_says_so_to_doit(
 
 def test_an_error_that_nobody_expected_goes_into_a_file(tmp_path: Path) -> None:
     def fail() -> str:
-        return str({}["nosuch"])
+        return {"a": "b"}["nosuch"]
 
     failure = Work(fail, tmp_path).execute()
     assert isinstance(failure, TaskFailed)
@@ -149,6 +150,7 @@ def test_an_error_that_nobody_expected_goes_into_a_file(tmp_path: Path) -> None:
 def test_it_is_told_also_where_no_file_can_be_written(tmp_path: Path) -> None:
     (tmp_path / "build").write_text("in the way")
     failure = Work(lambda: str(1 // 0), tmp_path).execute()
+    assert failure is not None
     assert "ZeroDivisionError" in failure.get_msg()
 
 
@@ -223,7 +225,7 @@ def test_a_database_that_is_in_use_stays(tmp_path: Path, monkeypatch: pytest.Mon
     real = sqlite3.connect
     other = real(path)
     other.execute("begin exclusive")
-    monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: real(*a, **k, timeout=0))
+    monkeypatch.setattr(sqlite3, "connect", partial(real, timeout=0))
     discard_broken(path)
     other.close()
     assert path.exists()

@@ -76,6 +76,7 @@ class SdkEngine:
         self._api = api
         self._builder = builder
         self._ended = ended
+        self._containers: set[str] = set()
 
     def images(self, label: str) -> Mapping[str, str]:
         with engine_errors(self.where, "listing images"):
@@ -161,12 +162,20 @@ class SdkEngine:
                 host_config=host,
                 use_config_proxy=False,
             )["Id"]
+            self._containers.add(container)
             try:
-                return self._run_to_end(container, line or _nothing)
+                result = self._run_to_end(container, line or _nothing)
+                if container not in self._containers:  # `close` took it away: that says nothing
+                    raise LadingError(f"stopped while running {command[0]} in {image}")
+                return result
             finally:
-                # no error of this may cover the one that there is, or the result
-                with suppress(Exception):
-                    self._api.remove_container(container, force=True, v=True)
+                self._remove_container(container)
+
+    def _remove_container(self, container: str) -> None:
+        # no error of this may cover the one that there is, or the result
+        with suppress(Exception):
+            self._api.remove_container(container, force=True, v=True)
+        self._containers.discard(container)
 
     def _run_to_end(self, container: str, line: Callable[[str], None]) -> RunResult:
         # attached before it starts, so that nothing of a short life is missed
@@ -255,6 +264,9 @@ class SdkEngine:
             self._api.remove_image(ref, force=ref.startswith("sha256:"))
 
     def close(self) -> None:
+        # those of tasks in threads, when a run is stopped
+        for container in list(self._containers):
+            self._remove_container(container)
         self._api.close()
         if self._ended is not None:
             self._ended()

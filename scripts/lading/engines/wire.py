@@ -107,22 +107,24 @@ class Lines:
     def __init__(self, line: Callable[[str], None]) -> None:
         self._line = line
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._rest = ""
+        self._rest: list[str] = []  # joined at the line's end: one may have many megabytes
 
     def feed(self, piece: bytes | str) -> str:
         """Takes a piece; the lines that are whole now go out. Returns the piece as text."""
         text = self._decoder.decode(piece) if isinstance(piece, bytes) else piece
-        *whole, self._rest = (self._rest + text).split("\n")
+        *whole, rest = text.split("\n")
         for line in whole:
-            self._line(line.rstrip("\r"))
+            self._line("".join([*self._rest, line]).rstrip("\r"))
+            self._rest.clear()
+        self._rest.append(rest)
         return text
 
     def end(self) -> str:
         """What is left goes out as a last line. Returns what the decoder still held."""
         text = self._decoder.decode(b"", final=True)
-        if self._rest + text:
-            self._line((self._rest + text).rstrip("\r"))
-        self._rest = ""
+        if last := "".join([*self._rest, text]):
+            self._line(last.rstrip("\r"))
+        self._rest.clear()
         return text
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
+from pathlib import Path
 
 from lading import archive
 from lading.console import size
-from lading.files import disk_errors
+from lading.files import disk_errors, written_whole
 from lading.project import Image
 from lading.state import State
 from lading.verbs import check as check_verb
@@ -32,10 +35,22 @@ def make(state: State, image: Image) -> str:
         final.parent.mkdir(parents=True, exist_ok=True)
         # Without its record an archive is not current: a kill in between costs one export.
         state.record(image).unlink(missing_ok=True)
-        os.replace(candidate, final)
-        os.replace(record, state.record(image))
+        moved(candidate, final)
+        moved(record, state.record(image))
     found = json.loads(state.record(image).read_text())
     return f"dist/{final.name}, {size(found['size'])}, {found['sha256'][:12]}"
+
+
+def moved(source: Path, target: Path) -> None:
+    """Gives a file its final name, whole; where that is on another disk, by a copy beside it."""
+    try:
+        os.replace(source, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        with written_whole(target) as file, source.open("rb") as read:
+            shutil.copyfileobj(read, file, 1 << 20)
+        source.unlink()
 
 
 def clean(state: State, image: Image) -> None:

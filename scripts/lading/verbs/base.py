@@ -8,7 +8,7 @@ from lading import archive, debian, store
 from lading.console import size
 from lading.errors import LadingError
 from lading.facts import Facts
-from lading.files import write_text
+from lading.files import disk_errors, write_text
 from lading.layers import base as bases
 from lading.layers.base import BaseLock
 from lading.project import Base, DebianBase
@@ -218,8 +218,26 @@ def ensure(state: State, base: Base) -> str:
             state.engine.pull(reference, platform=state.project.platform, log=show)
         return reference
     found = state.store.derived(lock.key, ARCHIVE, lambda out: assemble(state, base, lock, out))
-    state.engine.load(found)
+    try:
+        state.engine.load(found)
+    except LadingError as refused:
+        _refuse_damaged(base, found, refused)
+        raise
     return reference
+
+
+def _refuse_damaged(base: Base, found: Path, refused: LadingError) -> None:
+    """Raises `LadingError` if a base in the store is no longer what was put there."""
+    try:
+        archive.read(found)
+    except LadingError as damaged:
+        with disk_errors(found):
+            found.unlink(missing_ok=True)
+        raise LadingError(
+            f"the base {base.name} was damaged on this machine's disk",
+            why=f"{damaged}\n{refused}",
+            do="it was thrown away: run it again, and it is made anew",
+        ) from refused
 
 
 def assemble(state: State, base: Base, lock: BaseLock, out: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import shutil
 from typing import IO
 
 from lading.compose import KEY_LABEL
 from lading.console import Line, size
+from lading.engines import BuildFailed
 from lading.errors import LadingError
 from lading.project import Image
 from lading.state import State
@@ -50,12 +52,16 @@ def build(state: State, image: Image) -> str:
         log.open("w", encoding="utf-8") as file,
         state.console.lines(f"build {image.name}", keep="RUN ") as show,
     ):
-        identity = state.engine.build(
-            state.context(image),
-            name,
-            platform=state.project.platform,
-            log=lambda line: _both(file, show, line),
-        )
+        try:
+            identity = state.engine.build(
+                state.context(image),
+                name,
+                platform=state.project.platform,
+                log=lambda line: _both(file, show, line),
+            )
+        except BuildFailed as failed:
+            _refuse_damaged(state, image, failed)
+            raise
     info = state.engine.inspect(identity)
     if info is None or info.labels.get(KEY_LABEL) != key:
         raise LadingError(
@@ -68,6 +74,20 @@ def build(state: State, image: Image) -> str:
 
 NOISE = re.compile(r"#\d+ (sha256:|DONE|CACHED|\.\.\.|exporting|naming|writing)")
 """What BuildKit prints besides its steps and what they print."""
+
+
+def _refuse_damaged(state: State, image: Image, failed: BuildFailed) -> None:
+    """Raises `LadingError` if the build had files that are no longer what the store took in."""
+    locked = state.all_locked(image)
+    artifacts = locked.pip.artifacts if locked.pip is not None else ()
+    damaged = [artifact.name for artifact in artifacts if not state.store.verify(artifact)]
+    if damaged:
+        shutil.rmtree(state.context(image), ignore_errors=True)
+        raise LadingError(
+            f"damaged on this machine's disk since the download: {', '.join(damaged)}",
+            why=failed.what,
+            do="it was thrown away: run it again, and it is fetched anew",
+        ) from failed
 
 
 def _both(file: IO[str], show: Line, line: str) -> None:

@@ -9,7 +9,7 @@ from lading.console import size
 from lading.errors import LadingError
 from lading.layers import pip
 from lading.project import Image
-from lading.requirements import Pin
+from lading.requirements import Pin, normalised
 from lading.state import State
 from lading.store import Source
 from lading.verbs import in_base
@@ -100,6 +100,9 @@ def make(state: State, image: Image) -> str:
     state.locks_changed()
     for line in moved(old.pins if old else (), new.pins):
         state.console.note(f"  {line}")
+    for pin in new.pins:
+        if not pin.is_wheel and pin.name not in map(normalised, image.pip.no_binary):
+            state.console.note(f"  {pin.name} {pin.version} has no wheel here: it will be built")
     total = sum(pin.artifact.size or 0 for pin in new.pins)
     return f"{len(new.pins)} packages, {size(total)}, on {base.name}"
 
