@@ -212,11 +212,13 @@ def guarded() -> Iterator[Ended]:
     def stop(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, stop)}
+    before[signal.SIGINT] = signal.getsignal(signal.SIGINT)
     ended = Ended()
     try:
         yield ended
     except KeyboardInterrupt:
+        _unheard(before)
         sys.stderr.write("stopped; what was done stays done, the rest is for the next run\n")
         process.end_all()
         ended.code = 130
@@ -229,10 +231,18 @@ def guarded() -> Iterator[Ended]:
         sys.stderr.write(f"ERROR: {error}\n")
         ended.code = EnvironmentProblem.exit_code
     finally:
-        signal.signal(signal.SIGTERM, before)
+        _unheard(before)
         state = tasks.opened()
         if state is not None:
             state.close()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _unheard(numbers: Iterable[signal.Signals]) -> None:
+    """A second signal (`timeout` and schedulers send two) must not disturb the end of a run."""
+    for number in numbers:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def frozen(state: State) -> bool:

@@ -172,10 +172,10 @@ class SdkEngine:
                 self._remove_container(container)
 
     def _remove_container(self, container: str) -> None:
+        self._containers.discard(container)  # first: whoever waits for it looks there
         # no error of this may cover the one that there is, or the result
         with suppress(Exception):
             self._api.remove_container(container, force=True, v=True)
-        self._containers.discard(container)
 
     def _run_to_end(self, container: str, line: Callable[[str], None]) -> RunResult:
         # attached before it starts, so that nothing of a short life is missed
