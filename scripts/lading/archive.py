@@ -146,6 +146,14 @@ def current(tar: Path, record: Path, key: str) -> bool:
     return isinstance(found, dict) and found.get("key") == key and found.get("size") == size
 
 
+def config_of(record: Path) -> str:
+    """The ID of the archived image: the digest of its configuration; empty without a record."""
+    try:
+        return str(json.loads(record.read_text())["config"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return ""
+
+
 def _pack(image: Image, out: Path, name: str) -> Archive:
     """Writes the archive of an image, and verifies its layers on the way."""
     config = image.id.removeprefix("sha256:")

@@ -187,6 +187,11 @@ def shortened(text: str, width: int = 200) -> str:
     return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
+def counted(count: int, thing: str) -> str:
+    """A number of things: 1 file, 2 files."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
 def duration(seconds: float) -> str:
     """Seconds as people read them: 0.4 s, 11.8 s, 4 min 10 s."""
     if seconds < 100:

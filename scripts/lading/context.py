@@ -63,8 +63,10 @@ def _same(content: Content, path: Path, root: Path, store: Store) -> bool:
 
 
 def _alike(path: Path, stored: Path) -> bool:
-    one, other = path.stat(), stored.stat()
-    return (one.st_size, one.st_mode) == (other.st_size, other.st_mode)
+    """Whether a file is a hard link into the store, or a whole copy."""
+    if path.samefile(stored):
+        return True
+    return _mode(path) == _mode(stored) and filecmp.cmp(path, stored, shallow=False)
 
 
 def flattened(files: Mapping[str, Content], root: Path) -> Iterator[tuple[str, Content]]:

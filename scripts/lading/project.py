@@ -6,6 +6,7 @@ project.schema.json beside this one holds it.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -16,7 +17,7 @@ from lading.errors import DeclarationError
 from lading.layers import pip_section
 from lading.layers.pip_section import PipSection
 from lading.nodes import MapNode, Node, ScalarNode, UnreadableError, read, text_of
-from lading.problems import Place, RejectedError, Report, written
+from lading.problems import Place, RejectedError, Report, quoted, written
 from lading.scalars import (
     CONTROL,
     Boolean,
@@ -117,7 +118,26 @@ def _line(expected: str) -> Text:
 
 _BASE_NAME = _name("the name of a base")
 _RESERVED = "is reserved: tasks are called like that"
-_COMMAND = Text(
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command(Text):
+    """A shell command whose quotes close."""
+
+    def parse(self, node: Node, place: Place) -> str:
+        text = super().parse(node, place)
+        if any(text.count(quote) % 2 for quote in "\"'"):
+            try:
+                shlex.split(text)
+            except ValueError:
+                raise place.rejected(
+                    f"{quoted(text)}: a quote does not close; in [brackets] a comma ends a "
+                    "command: write each on a line of its own, behind '- '"
+                ) from None
+        return text
+
+
+_COMMAND = Command(
     pattern=rf"(?=.*\S)[^{CONTROL}]+",
     longest=65_536,
     expected="a command in one line (join several with '&&', fold a long one with '>-')",

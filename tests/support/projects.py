@@ -14,8 +14,8 @@ import re
 import sys
 import tarfile
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -72,7 +72,6 @@ class Tiny(RecordingEngine):
 
     def __init__(self, memory: Path | None = None) -> None:
         super().__init__()
-        self.archive = tiny_archive()
         self.memory = memory
         self.labels: dict[str, Mapping[str, str]] = {}
         self.before: dict[str, Callable[[], None]] = {}
@@ -90,10 +89,17 @@ class Tiny(RecordingEngine):
         self.before.get(method, lambda: None)()
 
     def hold(self, ref: str, labels: Any = None) -> Any:
-        info = super().hold(ref, labels)
+        """As in a real engine, an image's ID is the digest of its configuration."""
+        info = replace(super().hold(ref, labels), id=f"sha256:{config_digest(labels or {})}")
+        self.held[ref] = info
         self.labels[ref] = info.labels
         self._keep()
         return info
+
+    def save(self, ref: str) -> Iterator[bytes]:
+        held = self._found(ref)
+        self.archive = tiny_archive(held.labels if held else {})
+        return super().save(ref)
 
     def remove(self, ref: str) -> None:
         super().remove(ref)
@@ -116,7 +122,26 @@ class Tiny(RecordingEngine):
             part.replace(self.memory)
 
 
-def tiny_archive() -> bytes:
+def tiny_config(labels: Mapping[str, str], diff_id: str) -> bytes:
+    """The configuration of an image with one layer."""
+    config = {
+        "architecture": "amd64",
+        "os": "linux",
+        "config": {"Labels": dict(sorted(labels.items()))},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{diff_id}"]},
+    }
+    return json.dumps(config).encode()
+
+
+def config_digest(labels: Mapping[str, str]) -> str:
+    """The ID, without its prefix, of the tiny image with these labels."""
+    with tarfile.open(fileobj=io.BytesIO(tiny_archive(labels))) as archive:
+        file = archive.extractfile("config.json")
+        assert file is not None
+        return hashlib.sha256(file.read()).hexdigest()
+
+
+def tiny_archive(labels: Mapping[str, str]) -> bytes:
     """A docker-archive of an image with one file."""
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w") as inner:
@@ -124,17 +149,11 @@ def tiny_archive() -> bytes:
         info.size = 5
         inner.addfile(info, io.BytesIO(b"hello"))
     diff_id = hashlib.sha256(layer.getvalue()).hexdigest()
-    config = {
-        "architecture": "amd64",
-        "os": "linux",
-        "config": {},
-        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{diff_id}"]},
-    }
     manifest = [{"Config": "config.json", "RepoTags": ["x:1"], "Layers": ["layer.tar"]}]
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as archive:
         for name, data in (
-            ("config.json", json.dumps(config).encode()),
+            ("config.json", tiny_config(labels, diff_id)),
             ("layer.tar", layer.getvalue()),
             ("manifest.json", json.dumps(manifest).encode()),
         ):

@@ -158,7 +158,7 @@ def test_a_run_in_a_log(trial: Trial, capsys: Said) -> None:
         "build      one  0.0 s · 1.0 kB\n"
         "build      two  0.0 s · 1.0 kB\n"
         '  passed 0.0 s one: python -c "import a"\n'
-        "check      one  0.0 s · 1 tests passed\n"
+        "check      one  0.0 s · 1 test passed\n"
         "check      two  0.0 s · 0 tests passed\n"
         "archive    one  0.0 s · dist/one.tar, 14 kB, SHA\n"
         "archive    two  0.0 s · dist/two.tar, 14 kB, SHA\n"

@@ -141,16 +141,18 @@ def test_it_is_not_whole_when_something_else_is_there(made: Made, damage: object
     assert made.whole()
 
 
-def test_an_artifact_of_another_size_is_seen(made: Made) -> None:
+def test_an_artifact_that_is_no_link_is_held_against_the_stores(made: Made) -> None:
     made.make()
     (made.folder / "pip/wheels/a").unlink()
     (made.folder / "pip/wheels/a").write_bytes(b"another")
     (made.folder / "pip/wheels/a").chmod(0o444)
-    assert made.whole(), "the same size and mode: this is all that is looked at"
-    (made.folder / "pip/wheels/a").chmod(0o644)
-    (made.folder / "pip/wheels/a").write_bytes(b"half")
+    assert not made.whole(), "the same size and mode, but not the same"
+    made.make()
+    data = (made.folder / "pip/wheels/a").read_bytes()
+    (made.folder / "pip/wheels/a").unlink()
+    (made.folder / "pip/wheels/a").write_bytes(data)
     (made.folder / "pip/wheels/a").chmod(0o444)
-    assert not made.whole()
+    assert made.whole(), "a copy, as where no link can be made"
 
 
 def test_an_edit_of_the_same_size_and_mtime_is_seen(made: Made) -> None:

@@ -519,3 +519,18 @@ def test_what_is_accepted_fits_the_schema(read: Load, text: str) -> None:
 def test_what_is_refused_for_its_form_does_not_fit_the_schema(read: Load, text: str) -> None:
     refused(read, text)
     assert not fits(json_schema(), yaml.load(text, Loader=Editor))
+
+
+def test_a_command_whose_quote_does_not_close_is_refused(tmp_path: Path) -> None:
+    """In a list in brackets YAML takes the comma for the end of the command."""
+    text = (
+        "lading: 1\nname: x\nbases: {b: {image: debian:13}}\nimages:\n  i:\n    base: b\n"
+        '    test: [python -c "import a, b"]\n'
+    )
+    (tmp_path / "project.yaml").write_text(text)
+    with pytest.raises(DeclarationError) as caught:
+        load(tmp_path / "project.yaml")
+    assert "project.yaml:7: images.i.test[0]" in str(caught.value)
+    assert "a quote does not close" in str(caught.value)
+    (tmp_path / "project.yaml").write_text(text.replace("import a, b", "import a; b = 'it''s'"))
+    assert load(tmp_path / "project.yaml").images["i"].test

@@ -619,3 +619,24 @@ def test_clean_without_an_engine(made: Trial, capsys: Said) -> None:
     assert run_doit(made.root, ["clean"], made.environ, none) == 0
     assert list((made.root / "dist").iterdir()) == []
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_other_bytes_of_the_same_key_are_tested_before_they_are_archived(made: Trial) -> None:
+    """No build is quite like another: what ships is what was tested, not what has its key."""
+    (name,) = [name for name in made.engine.held if name.startswith("one:")]
+    labels = dict(made.engine.held[name].labels)
+    shutil.rmtree(made.root / "dist")
+    assert made.doit("archive:one") == 0
+    assert made.engine.named("run") == [], "the image that was tested is there"
+
+    made.engine.calls.clear()
+    shutil.rmtree(made.root / "dist")
+    made.engine.remove(name)
+    made.engine.hold(name, {**labels, "built": "again"})
+    made.engine.results = [RunResult(code=1, output="not today\n")]
+    assert made.doit("archive:one") == 1
+    assert len(made.engine.named("run")) == 1
+    assert not (made.root / "dist/one.tar").exists()
+    made.engine.results = [RunResult(code=0, output="")]
+    assert made.doit("archive:one") == 0
+    assert (made.root / "dist/one.tar").exists()

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from lading import archive
-from lading.console import duration, shortened
+from lading.console import counted, duration, shortened
 from lading.errors import LadingError
 from lading.files import digest_of, write_text
 from lading.project import Image
@@ -45,9 +45,9 @@ def make(state: State, image: Image) -> str:
     """Runs the tests; the first that fails is shown with what it printed."""
     from lading.checks import declared
 
-    identity = build_verb.ensure(state, image)
+    identity = _shipped(state, image) or build_verb.ensure(state, image)
     with state.console.lines(f"check {image.name}") as show:
-        show(f"{len(image.test)} tests")
+        show(counted(len(image.test), "test"))
         results = declared.run(state.engine, identity, image.test)
     failed = [result for result in results if result.code]
     for result in results:
@@ -59,6 +59,7 @@ def make(state: State, image: Image) -> str:
         export(state, image)
     record = {
         "key": state.key(image),
+        "image": identity,
         "checks": checks(image),
         "passed": not failed,
         "tests": [
@@ -79,7 +80,21 @@ def make(state: State, image: Image) -> str:
             why="\n".join(first.output.splitlines()[-30:]) or "it printed nothing",
             do=f"all output is in build/{image.name}/check.json; no archive is written",
         )
-    return f"{len(results)} tests passed"
+    return f"{counted(len(results), 'test')} passed"
+
+
+def _shipped(state: State, image: Image) -> str:
+    """The ID of the image in dist/, there in the engine; empty while dist/ has none.
+
+    The engine may have another build of the same key, and no build is quite like another.
+    """
+    if not state.archived(image):
+        return ""
+    config = archive.config_of(state.record(image))
+    if state.engine.inspect(config) is None:
+        state.engine.load(state.archive(image))
+        state.forget("images")
+    return config
 
 
 def export(state: State, image: Image) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lading.console import size
+from lading.console import counted, size
 from lading.project import Image
 from lading.state import State
 from lading.verbs import lock as lock_verb
@@ -27,4 +27,4 @@ def make(state: State, image: Image) -> str:
     total = sum(artifact.size or 0 for artifact in lacking)
     with state.console.transfer(f"fetch {image.name}", total) as advance:
         state.store.fetch(lacking, lambda _: lock_verb.located(state, image), advance)
-    return f"{len(lacking)} files, {size(total)}"
+    return f"{counted(len(lacking), 'file')}, {size(total)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from lading import net, store
-from lading.console import size
+from lading.console import counted, size
 from lading.errors import LadingError
 from lading.layers import pip
 from lading.project import Image
@@ -88,6 +88,8 @@ def make(state: State, image: Image) -> str:
             do=f"run `doit lock:{image.name}` without them, and commit the lock",
         )
     old = pip.readable(folder)
+    if old is None and (folder / "requirements.txt").exists():
+        state.console.note(f"  {image.name}: its lock can't be read; it is made anew")
     asked = state.request(image)
     new = pip.lock(
         asked,
@@ -104,7 +106,7 @@ def make(state: State, image: Image) -> str:
         if not pin.is_wheel and pin.name not in map(normalised, image.pip.no_binary):
             state.console.note(f"  {pin.name} {pin.version} has no wheel here: it will be built")
     total = sum(pin.artifact.size or 0 for pin in new.pins)
-    return f"{len(new.pins)} packages, {size(total)}, on {base.name}"
+    return f"{counted(len(new.pins), 'package')}, {size(total)}, on {base.name}"
 
 
 def moved(old: Iterable[Pin], new: Iterable[Pin]) -> list[str]:

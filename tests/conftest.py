@@ -1,0 +1,10 @@
+"""For all tests."""
+
+from __future__ import annotations
+
+import signal
+
+# Whoever starts the tests in the background may have SIGINT ignored, which programs inherit: the
+# tests that send one would wait in vain.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
