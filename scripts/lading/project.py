@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 from lading.errors import DeclarationError
 from lading.layers import pip_section
 from lading.layers.pip_section import PipSection
-from lading.nodes import MapNode, Node, ScalarNode, UnreadableError, read, text_of
-from lading.problems import Place, RejectedError, Report, quoted, written
-from lading.scalars import (
+from lading.schema.nodes import MapNode, Node, ScalarNode, UnreadableError, read, text_of
+from lading.schema.problems import Place, RejectedError, Report, quoted, written
+from lading.schema.scalars import (
     CONTROL,
     Boolean,
     Choice,
@@ -29,7 +29,7 @@ from lading.scalars import (
     Text,
     Version,
 )
-from lading.schema import Converted, Either, Field, List, Map, Record
+from lading.schema.shapes import Converted, Either, Field, List, Map, Record
 
 T = TypeVar("T")
 

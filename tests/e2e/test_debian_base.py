@@ -19,9 +19,9 @@ import pytest
 
 from lading import debian
 from lading.debian import Deb
-from lading.download import Artifact
 from lading.files import sha256_of
 from lading.store import Store
+from lading.store.download import Artifact
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or not all(map(shutil.which, ("mmdebstrap", "unshare", "chroot"))),

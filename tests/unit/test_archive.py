@@ -21,9 +21,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lading import archive, growing
+from lading import archive
+from lading.archive import growing
+from lading.archive.tarfiles import DamagedError, Stream, header, members
 from lading.errors import EnvironmentProblem, LadingError
-from lading.tarfiles import DamagedError, Stream, header, members
 
 NAME = "astropy:2026.11.22"
 PLATFORM = "linux/amd64"

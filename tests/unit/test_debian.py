@@ -23,11 +23,11 @@ from hypothesis import strategies as st
 from lading import debian
 from lading.debian import Deb, mirrorlist, mmdebstrap, packages, repository, rootfs, solver
 from lading.debian.aptroot import suites_in
-from lading.download import Artifact
 from lading.errors import DeclarationError, EnvironmentProblem, LadingError
 from lading.facts import Facts
 from lading.process import Finished
 from lading.store import Gone, Store
+from lading.store.download import Artifact
 
 needs_apt = pytest.mark.skipif(
     not all(map(shutil.which, ("apt-get", "dpkg-deb", "gpg"))), reason="needs apt, dpkg and gpg"

@@ -19,9 +19,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lading import indexes as indexes_module
 from lading import net
 from lading.errors import EnvironmentProblem
+from lading.net import configured
 
 Serve = Callable[..., "Server"]
 
@@ -121,13 +121,13 @@ def plain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in list(os.environ):
         if name.lower().endswith("_proxy") or name.startswith(("PIP_", "UV_", "SSL_CERT")):
             monkeypatch.delenv(name)
-    for name in indexes_module.CA_VARIABLES:
+    for name in configured.CA_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     monkeypatch.delenv("XDG_CONFIG_DIRS", raising=False)
-    monkeypatch.setattr(indexes_module, "SYSTEM", tmp_path / "etc")
+    monkeypatch.setattr(configured, "SYSTEM", tmp_path / "etc")
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "venv"))
     monkeypatch.setattr(net, "BACKOFF", 0.001)
 
@@ -312,7 +312,7 @@ def authority(tmp_path: Path) -> tuple[Path, ssl.SSLContext]:
     return tmp_path / "ca.pem", context
 
 
-@pytest.mark.parametrize("name", indexes_module.CA_VARIABLES)
+@pytest.mark.parametrize("name", configured.CA_VARIABLES)
 def test_a_private_ca(
     serve: Serve,
     authority: tuple[Path, ssl.SSLContext],

@@ -13,10 +13,10 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from lading import nodes
 from lading.errors import DeclarationError
 from lading.project import PROJECT, Project, load
-from lading.schema import Either, List, Map, Record
+from lading.schema import nodes
+from lading.schema.shapes import Either, List, Map, Record
 
 GOOD = """\
 lading: 1

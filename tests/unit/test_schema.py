@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
-from lading import nodes
-from lading.nodes import ListNode, MapNode, ScalarNode, UnreadableError, read
-from lading.problems import Place, RejectedError, Report, quoted, written
-from lading.scalars import Boolean, Choice, Day, ProjectPath, Reference, Text, Version
-from lading.schema import Converted, Either, Field, Kind, List, Map, Record
+from lading.schema import nodes
+from lading.schema.nodes import ListNode, MapNode, ScalarNode, UnreadableError, read
+from lading.schema.problems import Place, RejectedError, Report, quoted, written
+from lading.schema.scalars import Boolean, Choice, Day, ProjectPath, Reference, Text, Version
+from lading.schema.shapes import Converted, Either, Field, Kind, List, Map, Record
 
 WORD = Text(pattern="[a-z]+", expected="a word")
 TODAY = date(2026, 11, 22)

@@ -22,10 +22,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lading import download, files, net
+from lading import files, net
 from lading.errors import EnvironmentProblem, LadingError
-from lading.indexes import CA_VARIABLES
-from lading.store import Artifact, Gone, Source, Store, available
+from lading.net.configured import CA_VARIABLES
+from lading.store import Artifact, Gone, Source, Store, available, download
 
 Answer = Callable[["Handler", bytes], None]
 NO_HEADERS: Mapping[str, str] = {}

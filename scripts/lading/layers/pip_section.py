@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lading.scalars import CONTROL, ProjectPath, Text
-from lading.schema import Field, List, Record
+from lading.schema.scalars import CONTROL, ProjectPath, Text
+from lading.schema.shapes import Field, List, Record
 
 # PEP 508 names; ":all:" is pip's word for every package.
 _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"

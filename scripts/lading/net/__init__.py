@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from lading.errors import EnvironmentProblem, LadingError
-from lading.indexes import (
+from lading.net.configured import (
     Indexes,
     ca_bundle,
     credentials,

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
-from lading.nodes import Node, ScalarNode
-from lading.problems import Place, any_of, quoted
+from lading.schema.nodes import Node, ScalarNode
+from lading.schema.problems import Place, any_of, quoted
 
 Schema = dict[str, Any]
 

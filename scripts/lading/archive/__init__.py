@@ -19,11 +19,9 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
-from lading.errors import LadingError
-from lading.files import PART, canonical_json, disk_errors, sha256_of, write_text, written_whole
-from lading.growing import Growing
-from lading.saved import MANIFEST, Content, Image, SavedLayer, check_platform, read_image
-from lading.tarfiles import (
+from lading.archive.growing import Growing
+from lading.archive.saved import MANIFEST, Content, Image, SavedLayer, check_platform, read_image
+from lading.archive.tarfiles import (
     BLOCK,
     END,
     PIECE,
@@ -35,6 +33,8 @@ from lading.tarfiles import (
     is_header,
     padding,
 )
+from lading.errors import LadingError
+from lading.files import PART, canonical_json, disk_errors, sha256_of, write_text, written_whole
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
-from lading.nodes import ListNode, MapNode, Node
+from lading.schema.nodes import ListNode, MapNode, Node
 
 SHOWN = 60
 """Characters of a bad value that a message quotes."""

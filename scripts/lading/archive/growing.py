@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import BinaryIO
 
-from lading.tarfiles import PIECE, DamagedError
+from lading.archive.tarfiles import PIECE, DamagedError
 
 _STRIDE = 8 << 20
 """The thread is told of so many bytes at once; for less, none is started."""

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from lading.growing import blocks
-from lading.tarfiles import PIECE, DamagedError, Member, Stream, members
+from lading.archive.growing import blocks
+from lading.archive.tarfiles import PIECE, DamagedError, Member, Stream, members
 
 MANIFEST = "manifest.json"
 JSON_LIMIT = 4 << 20

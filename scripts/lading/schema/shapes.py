@@ -13,9 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from lading.nodes import ListNode, MapNode, Node, ScalarNode
-from lading.problems import Place, RejectedError, any_of, quoted
-from lading.scalars import Schema, Text
+from lading.schema.nodes import ListNode, MapNode, Node, ScalarNode
+from lading.schema.problems import Place, RejectedError, any_of, quoted
+from lading.schema.scalars import Schema, Text
 
 S = TypeVar("S")
 T = TypeVar("T")

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from lading import files, net
-from lading.download import Artifact, Gone, Line, Part, Source, fill
 from lading.errors import EnvironmentProblem, LadingError
+from lading.store.download import Artifact, Gone, Line, Part, Source, fill
 
 __all__ = ["Artifact", "Gone", "Source", "Store", "available"]
 
