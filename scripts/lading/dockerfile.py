@@ -10,6 +10,7 @@ import json
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 from lading.steps import Arg, Cmd, Copy, Env, Label, Mount, Run, Stage, Step
 
@@ -31,6 +32,7 @@ def quoted(value: str) -> str:
     return '"' + re.sub(r'([\\"$])', r"\\\1", value) + '"'
 
 
+@cache
 def _comment(text: str) -> str:
     lines = [
         line

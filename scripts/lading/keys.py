@@ -6,6 +6,7 @@ It follows from committed files alone, so that two machines that never met agree
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 from lading.compose import Locked, Plan
@@ -23,21 +24,28 @@ def key_of(plan: Plan, locked: Locked, platform: str, root: Path) -> str:
         for at, content in plan.files.items()
         if isinstance(content, PurePosixPath)
     }
+    # The locks go in by their own texts, so not once more as files of the context.
     texts = {
         at: hashlib.sha256(content).hexdigest()
         for at, content in plan.files.items()
-        if isinstance(content, bytes)
+        if isinstance(content, bytes) and not at.startswith("share/locks/")
     }
     return digest_of(
         {
             "format": FORMAT,
             "platform": platform,
-            "locks": locked.texts,
+            "locks": {name: _sha256_of(text) for name, text in locked.texts.items()},
             "dockerfile": plan.text(key=""),
             "files": own,
             "texts": texts,
         }
     )
+
+
+@cache
+def _sha256_of(text: str) -> str:
+    """The sha256 of a text, remembered: the lock of a base is in the key of many images."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def digest_of_tree(path: Path, root: Path) -> str:

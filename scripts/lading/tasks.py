@@ -124,7 +124,7 @@ class Pipeline:
     ) -> Entry:
         state = self.state
 
-        def up_to_date(task: Task, values: object) -> bool:
+        def up_to_date() -> bool:
             try:
                 return current(state, thing)
             except LadingError:

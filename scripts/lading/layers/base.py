@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ class BaseLock:
     debs: tuple[Deb, ...] = ()
     digest: str = ""
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The sha256 that a Debian base is called by: of what it is made from, and its date."""
         debs = [[d.name, d.version, d.architecture, d.sha256] for d in self.debs]
