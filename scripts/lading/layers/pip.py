@@ -608,10 +608,7 @@ def _build_stage(base: str, facts: Facts, built: Sequence[Pin]) -> Stage:
 
 def _install(facts: Facts, wheels: Sequence[Pin], built: Sequence[Pin]) -> Run:
     mounts = [Mount(source="pip", target=f"{LENT}/pip")]
-    install = (
-        f"{LENT}/pip/bin/uv pip install --quiet --python {VENV}\n"
-        "--no-index --no-deps"
-    )
+    install = f"{LENT}/pip/bin/uv pip install --quiet --python {VENV}\n--no-index --no-deps"
     commands = [*QUIET, f"{LENT}/pip/bin/uv venv --quiet --python {facts.python} {VENV}"]
     if wheels:
         commands.append(
