@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from lading import dockerfile
 from lading.files import digest_of
 from lading.layers import base as bases
-from lading.layers import pip
+from lading.layers import pip_image
 from lading.layers.base import BaseLock
 from lading.layers.pip import PipLock
 from lading.locks import Header
@@ -85,7 +85,9 @@ def plan(project: Project, image: Image, locked: Locked) -> Plan:
     reference = bases.reference(base, locked.base)
     added = Contribution()
     if locked.pip is not None and locked.sources is not None:
-        added = pip.contribute(reference, locked.base.facts, locked.pip, locked.sources.names())
+        added = pip_image.contribute(
+            reference, locked.base.facts, locked.pip, locked.sources.names()
+        )
     epoch = Arg(
         name="SOURCE_DATE_EPOCH",
         value=str(locked.header.epoch),

@@ -18,7 +18,7 @@ from lading import locks, net, uv
 from lading.errors import EnvironmentProblem, LadingError
 from lading.facts import Facts
 from lading.files import sha256_of
-from lading.layers import pip
+from lading.layers import pip, pip_image, sdist
 from lading.layers.pip import PipLock, Request
 from lading.layers.pip_section import PipSection
 from lading.process import Finished
@@ -438,12 +438,12 @@ def test_two_archives_by_url_of_one_name_do_not_meet(
             replace(pin, artifact=replace(pin.artifact, name="v1.tar.gz")) for pin in found.pins
         ),
     )
-    files = pip.contribute("base", FACTS, same, ["a", "b"]).files
+    files = pip_image.contribute("base", FACTS, same, ["a", "b"]).files
     sdists = [at for at in files if at.startswith("pip/sdists/")]
     assert sdists == ["pip/sdists/a/v1.tar.gz", "pip/sdists/b/v1.tar.gz"]
     # Neither name tells a version, so none is asserted.
     assert files["pip/built.txt"] == b"a\nb\n"
-    assert pip.contribute("base", FACTS, same, ["a", "b"]).labels["python.packages"] == "a b"
+    assert pip_image.contribute("base", FACTS, same, ["a", "b"]).labels["python.packages"] == "a b"
 
 
 def test_without_an_engine_an_sdist_is_a_problem_of_the_environment(
@@ -507,7 +507,7 @@ def test_what_an_sdist_is_built_with(
             for name, text in members.items():
                 archive.writestr(name.removeprefix("./"), text)
     name = {"tar": "s-1.tar.gz", "zip": "s-1.zip"}[kind]
-    assert pip.build_system(path, name) == wanted
+    assert sdist.build_system(path, name) == wanted
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
@@ -528,7 +528,7 @@ def test_what_an_sdist_is_built_with(
 def test_a_pyproject_that_makes_no_sense_is_an_error(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "s").write_bytes(tar({"s-1/pyproject.toml": text}))
     with pytest.raises(LadingError, match=r"^s-1\.tar\.gz: its pyproject\.toml can't be read"):
-        pip.build_system(tmp_path / "s", "s-1.tar.gz")
+        sdist.build_system(tmp_path / "s", "s-1.tar.gz")
 
 
 def damaged_archives() -> Iterator[tuple[str, bytes]]:
@@ -556,7 +556,7 @@ def damaged_archives() -> Iterator[tuple[str, bytes]]:
 def test_an_archive_that_is_damaged_is_an_error(tmp_path: Path, name: str, data: bytes) -> None:
     (tmp_path / "s").write_bytes(data)
     with pytest.raises(LadingError, match="not an archive of sources"):
-        pip.build_system(tmp_path / "s", name)
+        sdist.build_system(tmp_path / "s", name)
 
 
 def test_a_pyproject_that_is_no_file(tmp_path: Path) -> None:
@@ -564,7 +564,7 @@ def test_a_pyproject_that_is_no_file(tmp_path: Path) -> None:
         info = tarfile.TarInfo("s-1/pyproject.toml")
         info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
         archive.addfile(info)
-    assert pip.build_system(tmp_path / "s", "s.tar") == ["setuptools>=40.8.0", "wheel"]
+    assert sdist.build_system(tmp_path / "s", "s.tar") == ["setuptools>=40.8.0", "wheel"]
 
 
 # -- what goes wrong ------------------------------------------------------------------------
