@@ -113,6 +113,7 @@ class Run(DoitRun):  # type: ignore[misc]
         check_names(self.sel_tasks, known)
         state.frozen = frozen(state)
         state.goals = frozenset(_goals(self.sel_tasks, known))
+        state.named = frozenset(_named(self.sel_tasks, known))
         state.involved = frozenset(_closure(state.goals, known))
         reporter = options.get("reporter")
         if reporter == "console":
@@ -283,16 +284,21 @@ def check_names(selected: Iterable[str], known: dict[str, Task]) -> None:
         raise InvalidCommand(f"there is no task '{name}'{meant}")
 
 
-def _goals(selected: Iterable[str], known: dict[str, Task]) -> Iterator[str]:
-    """The tasks asked for by name, groups as what is in them."""
+def _named(selected: Iterable[str], known: dict[str, Task]) -> Iterator[str]:
+    """The tasks asked for by name, or by a pattern."""
     import fnmatch
 
     for pattern in selected:
-        for name in fnmatch.filter(known, pattern) if "*" in pattern else [pattern]:
-            yield name
-            task = known.get(name)
-            if task is not None and task.has_subtask:
-                yield from (sub for sub in task.task_dep if known[sub].subtask_of == name)
+        yield from fnmatch.filter(known, pattern) if "*" in pattern else [pattern]
+
+
+def _goals(selected: Iterable[str], known: dict[str, Task]) -> Iterator[str]:
+    """The tasks asked for by name, groups as what is in them."""
+    for name in _named(selected, known):
+        yield name
+        task = known.get(name)
+        if task is not None and task.has_subtask:
+            yield from (sub for sub in task.task_dep if known[sub].subtask_of == name)
 
 
 def _closure(names: Iterable[str], known: dict[str, Task]) -> set[str]:

@@ -46,6 +46,8 @@ class State:
         self.frozen = self.environ.get("CI", "").lower() not in ("", "0", "false", "no")
         self.goals: frozenset[str] = frozenset()
         """The tasks that were asked for by name, or that are in a group asked for by name."""
+        self.named: frozenset[str] = frozenset()
+        """The tasks that were asked for by name alone."""
         self.involved: frozenset[str] = frozenset()
         """The goals and all they stand on."""
         self._connect = connect or self._connect_for_real
@@ -120,8 +122,11 @@ class State:
 
     def base_lock(self, base: Base) -> BaseLock | None:
         """The base's lock as it lies there, current or not."""
-        path = bases.path(self.project.root, base.name, self.project.platform)
-        return self.once(("base", base.name), lambda: bases.read(path))
+
+        def ask() -> BaseLock | None:
+            return bases.read(bases.path(self.project.root, base.name, self.project.platform))
+
+        return self.once(("base", base.name), ask)
 
     def lock_folder(self, image: Image) -> Path:
         return locks.folder(self.project.root, "images", image.name, self.project.platform)
@@ -201,7 +206,7 @@ class State:
 
     def locks_changed(self) -> None:
         """To be called when a lock was written: what follows from locks is worked out anew."""
-        self.forget("base", "pip", "request", "locked", "plan", "key", "located")
+        self.forget("base", "pip", "request", "locked", "plan", "key", "located", "archived")
 
     # -- where things lie -------------------------------------------------------------------
 
@@ -227,8 +232,12 @@ class State:
 
     def archived(self, image: Image) -> bool:
         """Whether `dist/` has the archive of today's key; no engine is asked."""
-        key = self.key(image)
-        return key is not None and archive.current(self.archive(image), self.record(image), key)
+
+        def ask() -> bool:
+            key = self.key(image)
+            return key is not None and archive.current(self.archive(image), self.record(image), key)
+
+        return self.once(("archived", image.name), ask)
 
     def asked_for(self, verb: str, image: Image) -> bool:
         """Whether this was asked for by name, and is not just on the way to something else."""

@@ -42,6 +42,7 @@ def make(state: State, image: Image) -> str:
         state.record(image).unlink(missing_ok=True)
         moved(candidate, final)
         moved(record, state.record(image))
+    state.forget("archived")
     found = json.loads(state.record(image).read_text())
     return f"dist/{final.name}, {size(found['size'])}, {found['sha256'][:12]}"
 
@@ -66,3 +67,4 @@ def clean(state: State, image: Image) -> None:
     """Removes the archive and its record."""
     state.record(image).unlink(missing_ok=True)
     state.archive(image).unlink(missing_ok=True)
+    state.forget("archived")

@@ -59,7 +59,7 @@ def missing_upstream(state: State, base: Base, lock: BaseLock) -> list[str]:
 
 def needed(state: State, base: Base) -> bool:
     """Whether anything is to be made from this base: asked for by name, or by an image."""
-    if state.goals & {f"build:base:{base.name}", f"lock:base:{base.name}"}:
+    if state.named & {f"build:base:{base.name}", f"lock:base:{base.name}"}:
         return True
     images = [image for image in state.project.images.values() if image.base == base.name]
     return any(

@@ -1,0 +1,118 @@
+"""Projects of many images in which, by the record, everything is done already."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+from lading import archive, locks
+from lading.archive import Archive
+from lading.files import write_text
+from lading.project import Base, Image
+from lading.state import State
+from lading.verbs import check
+
+SIZE = 256_000_000
+"""The size in bytes that archives are said to have, and have: they are files full of holes."""
+
+
+def names(count: int) -> list[str]:
+    """The names of the images."""
+    return [f"image-{number:04}" for number in range(1, count + 1)]
+
+
+def declaration(base: Base, count: int) -> str:
+    """The project.yaml of a project with so many images, all on one base."""
+    kind = (
+        {"debian": {"suite": base.debian.suite, "packages": list(base.debian.packages)}}
+        if base.debian
+        else {"image": base.image}
+    )
+    lines = ["lading: 1", "name: generated", "platform: linux/amd64", "bases:"]
+    lines += [f"  {base.name}: {json.dumps(kind)}", "images:"]
+    for name in names(count):
+        section = {"requirements": f"recipes/{name}/requirements.in"}
+        lines += [
+            f"  {name}:",
+            f"    base: {base.name}",
+            f"    pip: {json.dumps(section)}",
+            '    test: [python -c "import astropy"]',
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def write(source: Path, target: Path, base: Base, model: str, count: int) -> Path:
+    """Writes the project, with requirements and locks like those of the image `model`.
+
+    The inputs that the locks name are still the model's: see `lock_again`.
+    """
+    target.mkdir()
+    write_text(target / "project.yaml", declaration(base, count))
+    shutil.copy(source / "dodo.py", target / "dodo.py")
+    shutil.copytree(source / "locks" / "bases" / base.name, target / "locks" / "bases" / base.name)
+    for name in names(count):
+        shutil.copytree(source / "recipes" / model, target / "recipes" / name)
+        shutil.copytree(source / "locks" / "images" / model, target / "locks" / "images" / name)
+    return target
+
+
+def relocked(text: str, inputs: str, command: str) -> str:
+    """A lock's text with the digest of other inputs in its header."""
+    header, body = locks.split(text, "the model's lock")
+    about = text.partition("\n")[0].removeprefix("# ")
+    new = replace(header, inputs=inputs, command=command)
+    return locks.text_of(new, body.removeprefix("\n"), about)
+
+
+def lock_again(state: State) -> None:
+    """Lets the locks name the digests of this project's own inputs."""
+    for image in state.project.images.values():
+        digest = state.request(image).digest
+        for path in state.lock_folder(image).glob("*.txt"):
+            text = relocked(path.read_text(), digest, f"doit lock:{image.name}")
+            path.write_text(text)
+    state.locks_changed()
+
+
+def pretend_made(state: State) -> int:
+    """Writes the records of checks and archives for all default images; how many these are."""
+    images = [image for image in state.project.images.values() if image.default]
+    for image in images:
+        _pretend(state, image)
+    return len(images)
+
+
+def _pretend(state: State, image: Image) -> None:
+    key = state.key(image)
+    assert key is not None
+    record = {"key": key, "checks": check.checks(image), "passed": True}
+    write_text(state.check_file(image), json.dumps(record))
+    tar = state.archive(image)
+    tar.parent.mkdir(parents=True, exist_ok=True)
+    with tar.open("wb") as file:
+        file.truncate(SIZE)
+    said = Archive(sha256="0" * 64, size=SIZE, config=f"sha256:{'0' * 64}", layers=())
+    archive.record(state.record(image), said, key=key, name=state.name(image))
+
+
+def makefile(count: int) -> str:
+    """The same six steps for make, with a stamp file for each step of each image."""
+    steps = ("lock", "fetch", "dockerfile", "build", "check", "archive")
+    stamps = " ".join(f"stamps/{name}/archive" for name in names(count))
+    rules = ["stamps/%/lock: recipes/%/requirements.in"]
+    rules += [f"stamps/%/{b}: stamps/%/{a}" for a, b in pairwise(steps)]
+    recipe = "\n\t@mkdir -p $(@D) && touch $@\n"
+    return f"all: {stamps}\n.SECONDARY:\n" + recipe.join(rules) + recipe
+
+
+def bake(count: int, base: str) -> tuple[str, str]:
+    """The same images for `docker buildx bake`: its file, and the Dockerfile they share."""
+    targets = {
+        name: {"context": f"recipes/{name}", "dockerfile": "Dockerfile", "tags": [f"{name}:1"]}
+        for name in names(count)
+    }
+    file = {"group": {"default": {"targets": list(targets)}}, "target": targets}
+    return json.dumps(file, indent=1), f"FROM {base}\nCOPY requirements.in /etc/requirements.in\n"

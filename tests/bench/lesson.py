@@ -1,0 +1,75 @@
+"""The lesson's way to an image: `pip install` in a Dockerfile, nothing pinned.
+
+The same base and the same builder as ours. The base has no pip, so pip is lent to the one step
+and is in no layer; nor do the user's network settings stay in the image.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from lading.engines import buildkit
+from tests.bench import clock, tools
+from tests.bench.clock import Timed
+from tests.bench.network import LENT, lend
+from tests.bench.workshop import Workshop
+
+
+def dockerfile(
+    reference: str, requirements: str, settings: Mapping[str, str], options: str = ""
+) -> str:
+    """The Dockerfile: one `pip install`, with the options given to it."""
+    variables = [f"{name}={value}" for name, value in sorted(settings.items())]
+    lent = " ".join(v for v in variables if v.split("=")[0] in ("PIP_CONFIG_FILE", "NETRC"))
+    return (
+        f"FROM {reference}\n"
+        f"COPY requirements.in /requirements.in\n"
+        f"RUN --mount=type=bind,source=lent,target={LENT} \\\n"
+        f"    PYTHONPATH={LENT}/pip {lent} \\\n"
+        f"    python3 -m pip install {options} -r /{requirements}\n"
+        'CMD ["/bin/bash"]\n'
+    )
+
+
+class Lesson:
+    """The lesson's Dockerfile with its context, and a way to build it on either engine."""
+
+    def __init__(self, workshop: Workshop, name: str, options: str = "") -> None:
+        self._workshop = workshop
+        self._name = f"localhost/lesson/{name}:1"
+        self._context = workshop.folder / f"lesson-{name}"
+        self._settings = lend(workshop.environ(), self._context / "lent" / "settings")
+        tools.install(workshop, ["pip"], self._context / "lent" / "pip")
+        image = workshop.image()
+        assert image.pip is not None
+        shutil.copy(workshop.source / image.pip.requirements, self._context / "requirements.in")
+        text = dockerfile(workshop.reference(), "requirements.in", self._settings, options)
+        (self._context / "Dockerfile").write_text(text)
+
+    @property
+    def name(self) -> str:
+        """What the image is called."""
+        return self._name
+
+    def build(self, kind: str) -> Timed:
+        """Builds it with nothing cached, with the host's network, as a process."""
+        running = self._workshop.engine(kind)
+        environ = {**running.environ, "DOCKER_BUILDKIT": "1"}
+        arguments = ["--network", "host", "--no-cache", "--tag", self._name]
+        for name, value in self._settings.items():
+            if name.lower().endswith("_proxy"):
+                arguments += ["--build-arg", f"{name}={value}"]
+        return clock.timed([*builder(kind, running.url), *arguments, self._context], env=environ)
+
+
+def builder(kind: str, url: str) -> list[str | Path]:
+    """The command that builds on this engine, as far as the options."""
+    if kind == "podman":
+        return ["podman", "--url", url, "build", "--format", "docker"]
+    client = buildkit.capable(buildkit.clients(dict(DEFAULT_PATHS)))
+    return [client.path, *client.build]
+
+
+DEFAULT_PATHS = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
