@@ -129,6 +129,7 @@ def world(
         made = World(tmp_path_factory.mktemp("w"), stack)
         monkeypatch.setattr("lading.engines.contexts.DOCKER_SOCKET", f"{made.root}/docker")
         monkeypatch.setattr("lading.engines.contexts.PODMAN_SOCKET", f"{made.root}/podman")
+        monkeypatch.setattr("lading.engines.embedded._both_cgroups", lambda: False)
         yield made
 
 
@@ -369,6 +370,17 @@ def test_users_own_storage_is_not_replaced(world: World, variable: str) -> None:
 
 
 # ---------------------------------------------------------- the embedded Podman's settings
+
+
+def test_podman_without_runc_where_crun_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine with both versions of cgroups, what is missing is named, before a build."""
+    monkeypatch.setattr("lading.engines.embedded._both_cgroups", lambda: True)
+    if Path("/sys/fs/cgroup/cgroup.controllers").exists():
+        assert "--runtime" not in machine_options({"PATH": "/usr/bin"})
+        return
+    with pytest.raises(EnvironmentProblem) as caught:
+        machine_options({"PATH": "/nonexistent"})
+    assert "apt-get install runc" in str(caught.value)
 
 
 def test_users_own_containers_conf_is_respected(tmp_path: Path) -> None:

@@ -150,7 +150,8 @@ def machine_options(environ: Mapping[str, str]) -> list[str]:
     """What Podman has to be told on a machine without systemd, or with the old cgroups.
 
     As options, for these leave the site's containers.conf in force. crun refuses a machine that
-    has both versions of cgroups mounted; runc does not.
+    has both versions of cgroups mounted; runc does not. Raises `EnvironmentProblem` where it
+    would take runc, and there is none.
     """
     if "CONTAINERS_CONF" in environ:
         return []
@@ -160,7 +161,17 @@ def machine_options(environ: Mapping[str, str]) -> list[str]:
     runc = shutil.which("runc", path=environ.get("PATH"))
     if runc and not Path("/sys/fs/cgroup/cgroup.controllers").exists():
         options += ["--runtime", runc]
+    elif not runc and _both_cgroups():
+        raise EnvironmentProblem(
+            "Podman can't run a container here",
+            why="both versions of cgroups are mounted, which its usual runtime, crun, refuses",
+            do="install the other one: apt-get install runc",
+        )
     return options
+
+
+def _both_cgroups() -> bool:
+    return Path("/sys/fs/cgroup/unified").is_dir()
 
 
 def machine_settings(environ: Mapping[str, str], folder: Path) -> dict[str, str]:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 SHOWN = 30
 """How many of the last lines an error shows."""
+LONGEST = 400
+"""Longer lines are cut off there: builders repeat whole steps, and the log has it all."""
 
 _BUILDKIT_ERROR = re.compile(r"#(\d+) ERROR:? ")
 _BUILDKIT_STEP = re.compile(r"#(\d+) (\[.*)")
@@ -39,4 +41,5 @@ def shortened(step: str) -> str:
 
 def last_lines(lines: Sequence[str]) -> list[str]:
     """The last lines that say something."""
-    return [text for text in lines if not _NOISE.match(text)][-SHOWN:]
+    shown = [text for text in lines if not _NOISE.match(text)][-SHOWN:]
+    return [shortened(text) if len(text) > LONGEST else text for text in shown]
