@@ -13,35 +13,51 @@ from pathlib import PurePosixPath
 from lading import dockerfile
 from lading.files import digest_of
 from lading.layers import base as bases
-from lading.layers import pip_image
+from lading.layers import kinds
 from lading.layers.base import BaseLock
-from lading.layers.pip import PipLock
+from lading.layers.kind import AnyKind, Lock, Request
 from lading.locks import Header
 from lading.project import Image, Project
-from lading.requirements import Sources
 from lading.steps import Arg, Cmd, Content, Contribution, Copy, Env, Label, Run, Stage, Step
+from lading.store import Artifact
 
 SHARE = "/usr/share/lading"
 KEY_LABEL = "lading.key"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Layer:
+    """A layer of an image: what it is made from, and its lock as read."""
+
+    kind: AnyKind
+    request: Request
+    lock: Lock
+
+
+@dataclass(frozen=True, kw_only=True)
 class Locked:
-    """An image's locks as read, and its requirement files as read with them."""
+    """An image's locks as read; its layers in the order they are locked."""
 
     base: BaseLock
-    pip: PipLock | None = None
-    sources: Sources | None = None
+    layers: tuple[Layer, ...] = ()
 
     @property
     def texts(self) -> Mapping[str, str]:
         """Every lock's file name and text."""
-        return {"base.yaml": self.base.text, **(self.pip.texts if self.pip else {})}
+        texts = {"base.yaml": self.base.text}
+        for layer in self.layers:
+            texts |= layer.lock.texts
+        return texts
+
+    @property
+    def artifacts(self) -> tuple[Artifact, ...]:
+        """All that the layers' locks name; the base is made by itself."""
+        return tuple(artifact for layer in self.layers for artifact in layer.lock.artifacts)
 
     @property
     def header(self) -> Header:
         """The header with the latest date: nothing in the image is younger."""
-        headers = [self.base.header, *([self.pip.header] if self.pip else [])]
+        headers = [self.base.header, *(layer.lock.header for layer in self.layers)]
         return max(headers, key=lambda header: header.date)
 
 
@@ -83,11 +99,7 @@ def plan(project: Project, image: Image, locked: Locked) -> Plan:
     """The stages and files of an image."""
     base = project.bases[image.base]
     reference = bases.reference(base, locked.base)
-    added = Contribution()
-    if locked.pip is not None and locked.sources is not None:
-        added = pip_image.contribute(
-            reference, locked.base.facts, locked.pip, locked.sources.names()
-        )
+    added = _contributions(locked, reference)
     epoch = Arg(
         name="SOURCE_DATE_EPOCH",
         value=str(locked.header.epoch),
@@ -126,6 +138,35 @@ def plan(project: Project, image: Image, locked: Locked) -> Plan:
     )
 
 
+BUILDER = "tools"
+"""The stage with what the layers bring to build with."""
+
+
+def _contributions(locked: Locked, reference: str) -> Contribution:
+    """What all layers add, as one. What they bring to build with makes a stage of its own."""
+    layers = {layer.kind.name: layer for layer in locked.layers}
+    found: list[Contribution] = []
+    tools: list[Step] = []
+    for kind in kinds.ADDED:
+        layer = layers.get(kind.name)
+        if layer is not None:
+            start = BUILDER if tools else reference
+            found.append(kind.contribute(layer.request, layer.lock, start))
+            tools += found[-1].tools
+    stages = tuple(stage for one in found for stage in one.stages)
+    if any(stage.base == BUILDER for stage in stages):
+        why = "What is needed to build, and stays behind."
+        stages = (Stage(name=BUILDER, base=reference, steps=tuple(tools), why=why), *stages)
+    return Contribution(
+        stages=stages,
+        steps=tuple(step for one in found for step in one.steps),
+        path=tuple(folder for one in reversed(found) for folder in one.path),
+        env={name: value for one in found for name, value in one.env.items()},
+        labels={name: value for one in found for name, value in one.labels.items()},
+        files={at: what for one in found for at, what in one.files.items()},
+    )
+
+
 def _told_what_is_lent(
     stages: tuple[Stage, ...], files: Mapping[str, Content]
 ) -> tuple[Stage, ...]:
@@ -155,6 +196,7 @@ def _environment(image: Image, added: Contribution) -> Env:
         "PYTHONNOUSERSITE": "1",
         "PYTHONPATH": "",
         **added.env,
+        **({"PATH": ":".join([*added.path, "$PATH"])} if added.path else {}),
         **image.env,
     }
     return Env(
@@ -184,9 +226,6 @@ def _own_files(image: Image, files: dict[str, Content]) -> list[Step]:
 def _share(image: Image, locked: Locked, files: dict[str, Content]) -> list[Step]:
     for path, text in locked.texts.items():
         files[f"share/locks/{path}"] = text.encode()
-    if locked.sources is not None:
-        for path, data in locked.sources.files.items():
-            files[f"share/requirements/{path}"] = data
     why = "What it was made from, for whoever has only the image."
     return [Copy(source="share", target=f"{SHARE}/", why=why)]
 

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lading import archive, compose, keys, locks
-from lading.compose import Locked, Plan
+from lading.compose import Layer, Locked, Plan
 from lading.console import Console
 from lading.errors import LadingError
 from lading.layers import base as bases
-from lading.layers import pip
+from lading.layers import kinds
 from lading.layers.base import BaseLock
+from lading.layers.kind import AnyKind, Lock, Request, Subject
 from lading.project import Base, Image, Project
 from lading.store import Store
 
@@ -131,30 +132,41 @@ class State:
     def lock_folder(self, image: Image) -> Path:
         return locks.folder(self.project.root, "images", image.name, self.project.platform)
 
-    def pip_lock(self, image: Image) -> pip.PipLock | None:
-        """The image's pip lock as it lies there, current or not."""
-        return self.once(("pip", image.name), lambda: pip.read(self.lock_folder(image)))
+    def layer_lock(self, image: Image, kind: AnyKind) -> Lock | None:
+        """The lock of one layer of the image as it lies there, current or not."""
 
-    def request(self, image: Image) -> pip.Request:
-        """What the image's pip lock has to answer; the base must be locked."""
+        def ask() -> Lock | None:
+            found: Lock | None = kind.read(self.lock_folder(image))
+            return found
 
-        def ask() -> pip.Request:
-            base = self.base_lock(self.base_of(image))
-            assert image.pip is not None
-            if base is None:
-                raise LadingError(
-                    f"the base {image.base} is not locked", do=f"doit lock:base:{image.base}"
-                )
-            return pip.request(
-                self.project.root,
-                image.name,
-                image.pip,
-                base.facts,
-                self.project.platform,
-                image.as_of,
+        return self.once(("layer", image.name, kind.name), ask)
+
+    def request(self, image: Image, kind: AnyKind) -> Request:
+        """What the lock of one layer has to answer; what it stands on must be locked."""
+
+        def ask() -> Request:
+            found: Request = kind.request(self._subject(image, kind))
+            return found
+
+        return self.once(("request", image.name, kind.name), ask)
+
+    def _subject(self, image: Image, kind: AnyKind) -> Subject:
+        base = self.base_lock(self.base_of(image))
+        if base is None:
+            raise LadingError(
+                f"the base {image.base} is not locked", do=f"doit lock:base:{image.base}"
             )
-
-        return self.once(("request", image.name), ask)
+        facts = base.facts
+        below: dict[str, Lock] = {}
+        for other in kinds.of(image):
+            if other is kind:
+                break
+            lock = self.layer_lock(image, other)
+            if lock is None:
+                raise LadingError(f"{image.name} is not locked yet", do=f"doit lock:{image.name}")
+            below[other.name] = lock
+            facts = other.facts(lock, facts)
+        return Subject(project=self.project, image=image, base=base, facts=facts, locks=below)
 
     def locked(self, image: Image) -> Locked | None:
         """All locks of the image; None while one of them is missing."""
@@ -163,12 +175,13 @@ class State:
             base = self.base_lock(self.base_of(image))
             if base is None:
                 return None
-            if image.pip is None:
-                return Locked(base=base)
-            found = self.pip_lock(image)
-            if found is None:
-                return None
-            return Locked(base=base, pip=found, sources=self.request(image).sources)
+            layers: list[Layer] = []
+            for kind in kinds.of(image):
+                lock = self.layer_lock(image, kind)
+                if lock is None:
+                    return None
+                layers.append(Layer(kind=kind, request=self.request(image, kind), lock=lock))
+            return Locked(base=base, layers=tuple(layers))
 
         return self.once(("locked", image.name), ask)
 
@@ -206,7 +219,7 @@ class State:
 
     def locks_changed(self) -> None:
         """To be called when a lock was written: what follows from locks is worked out anew."""
-        self.forget("base", "pip", "request", "locked", "plan", "key", "located", "archived")
+        self.forget("base", "layer", "request", "locked", "plan", "key", "located", "archived")
 
     # -- where things lie -------------------------------------------------------------------
 

@@ -107,10 +107,16 @@ Content = bytes | PurePosixPath | Stored | Unpacked
 
 @dataclass(frozen=True, kw_only=True)
 class Contribution:
-    """What one layer adds to an image: stages before it, steps and variables in it, files."""
+    """What one layer adds to an image: stages before it, steps and variables in it, files.
+
+    tools: steps of a stage that layers after this one build in.
+    path: folders to go before $PATH.
+    """
 
     stages: tuple[Stage, ...] = ()
+    tools: tuple[Step, ...] = ()
     steps: tuple[Step, ...] = ()
+    path: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, Content] = field(default_factory=dict)

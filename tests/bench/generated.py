@@ -11,6 +11,7 @@ from pathlib import Path
 from lading import archive, locks
 from lading.archive import Archive
 from lading.files import write_text
+from lading.layers.pip_kind import PIP
 from lading.project import Base, Image
 from lading.state import State
 from lading.verbs import check
@@ -70,7 +71,7 @@ def relocked(text: str, inputs: str, command: str) -> str:
 def lock_again(state: State) -> None:
     """Lets the locks name the digests of this project's own inputs."""
     for image in state.project.images.values():
-        digest = state.request(image).digest
+        digest = state.request(image, PIP).digest
         for path in state.lock_folder(image).glob("*.txt"):
             text = relocked(path.read_text(), digest, f"doit lock:{image.name}")
             path.write_text(text)

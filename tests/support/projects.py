@@ -29,6 +29,7 @@ from lading.engines import Engine, Mount, RunResult
 from lading.engines.fake import RecordingEngine
 from lading.facts import Facts
 from lading.layers import base as bases
+from lading.layers.pip_kind import PIP
 from lading.locks import Header
 from lading.project import Image, load
 from lading.requirements import Pin, render
@@ -220,7 +221,9 @@ class Trial:
         state, image = self.state(), self.image(name)
         folder = state.lock_folder(image)
         folder.mkdir(parents=True, exist_ok=True)
-        header = Header(command=f"doit lock:{name}", date=DAY, inputs=state.request(image).digest)
+        header = Header(
+            command=f"doit lock:{name}", date=DAY, inputs=state.request(image, PIP).digest
+        )
         program = {"uv-9.data/scripts/uv": b"#!/bin/sh\n"}
         for file, (package, data) in {
             "requirements.txt": ("a", wheel("a", version)),

@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from lading import compose, dockerfile, keys
-from lading.compose import Locked
+from lading.compose import Layer, Locked
 from lading.debian import Deb
 from lading.facts import Facts
 from lading.layers.base import BaseLock
-from lading.layers.pip import PipLock
+from lading.layers.pip import PipLock, Request
+from lading.layers.pip_kind import PIP
 from lading.layers.pip_section import PipSection
 from lading.locks import Header
 from lading.project import Base, DebianBase, Image, Project
@@ -78,9 +79,17 @@ def pip_lock(*pins: Pin, build: dict[str, tuple[Pin, ...]] | None = None) -> Pip
     )
 
 
-def sources(text: bytes = b"astropy\n") -> Sources:
+def on(base: BaseLock, lock: PipLock, text: bytes = b"astropy\n") -> Locked:
     path = "recipes/astropy/requirements.in"
-    return Sources(roots=(path,), constraints=(), files={path: text})
+    request = Request(
+        image="astropy",
+        section=PipSection(requirements=path),
+        sources=Sources(roots=(path,), constraints=(), files={path: text}),
+        facts=base.facts,
+        platform="linux/amd64",
+        as_of=None,
+    )
+    return Locked(base=base, layers=(Layer(kind=PIP, request=request, lock=lock),))
 
 
 def project(tmp_path: Path, image: Image, base: Base | None = None) -> Project:
@@ -116,7 +125,7 @@ def golden(name: str, text: str) -> None:
 
 def test_wheels_only(tmp_path: Path) -> None:
     declared = image(description="The newest astropy")
-    locked = Locked(base=BASE, pip=pip_lock(ASTROPY), sources=sources())
+    locked = on(BASE, pip_lock(ASTROPY))
     golden(
         "astropy.Dockerfile", compose.plan(project(tmp_path, declared), declared, locked).text("k")
     )
@@ -125,7 +134,7 @@ def test_wheels_only(tmp_path: Path) -> None:
 def test_sdist_has_a_stage_of_its_own(tmp_path: Path) -> None:
     declared = image()
     locks = pip_lock(ASTROPY, DOCOPT, build={"docopt": (SETUPTOOLS,)})
-    locked = Locked(base=BASE, pip=locks, sources=sources())
+    locked = on(BASE, locks)
     text = compose.plan(project(tmp_path, declared), declared, locked).text("k")
     golden("sdist.Dockerfile", text)
     # What builds never reaches the image: only the stage before it is lent its files.
@@ -140,7 +149,7 @@ def test_what_a_step_is_lent_stands_in_its_text(tmp_path: Path) -> None:
         built: dict[str, tuple[Pin, ...]] = {
             pin.name: (SETUPTOOLS,) for pin in pins if not pin.is_wheel
         }
-        locked = Locked(base=BASE, pip=pip_lock(*pins, build=built), sources=sources())
+        locked = on(BASE, pip_lock(*pins, build=built))
         text = compose.plan(project(tmp_path, image()), image(), locked).text("k")
         return [part for part in text.split("\n\n") if "RUN " in part]
 
@@ -168,7 +177,7 @@ def test_everything_a_person_can_declare(tmp_path: Path) -> None:
     )
     base = Base(name="debian-13", image="docker.io/library/python:3.13-slim")
     lock = replace(BASE, digest="sha256:" + "f" * 64, debs=(), suite="")
-    locked = Locked(base=lock, pip=pip_lock(ASTROPY), sources=sources())
+    locked = on(lock, pip_lock(ASTROPY))
     text = compose.plan(project(tmp_path, declared, base), declared, locked).text("k")
     golden("everything.Dockerfile", text)
     assert f"FROM docker.io/library/python@sha256:{'f' * 64}\n" in text
@@ -212,7 +221,7 @@ def test_printer() -> None:
 def test_no_frontend_is_pulled_and_nothing_new_is_used(tmp_path: Path) -> None:
     declared = image(files={}, run={"after-layers": ("true",)})
     locks = pip_lock(ASTROPY, DOCOPT, build={"docopt": (SETUPTOOLS,)})
-    locked = Locked(base=BASE, pip=locks, sources=sources())
+    locked = on(BASE, locks)
     text = compose.plan(project(tmp_path, declared), declared, locked).text("k")
     assert "syntax=" not in text
     assert "<<" not in text
@@ -236,19 +245,20 @@ def key(tmp_path: Path, declared: Image, locked: Locked, platform: str = "linux/
 
 @pytest.mark.parametrize("change", KEYED)
 def test_key_follows_declarations(tmp_path: Path, change: dict[str, object]) -> None:
-    locked = Locked(base=BASE, pip=pip_lock(ASTROPY), sources=sources())
+    locked = on(BASE, pip_lock(ASTROPY))
     assert key(tmp_path, image(), locked) != key(tmp_path, image(**change), locked)
 
 
 def test_key_follows_locks_files_and_platform(tmp_path: Path) -> None:
-    locked = Locked(base=BASE, pip=pip_lock(ASTROPY), sources=sources())
+    locked = on(BASE, pip_lock(ASTROPY))
     first = key(tmp_path, image(), locked)
     assert first == key(tmp_path, image(), locked)
     assert first != key(tmp_path, image(), locked, platform="linux/arm64")
     assert first != key(tmp_path, image(), replace(locked, base=replace(BASE, text="other\n")))
-    assert first != key(tmp_path, image(), replace(locked, sources=sources(b"astropy # new\n")))
+    renamed = on(BASE, pip_lock(ASTROPY), b"astropy # new\n")
+    assert first != key(tmp_path, image(), renamed)
     other = replace(pip_lock(ASTROPY), texts={"requirements.txt": "another\n"})
-    assert first != key(tmp_path, image(), replace(locked, pip=other))
+    assert first != key(tmp_path, image(), on(BASE, other))
 
 
 def test_key_follows_the_recipes_own_files(tmp_path: Path) -> None:

@@ -431,19 +431,23 @@ def test_two_archives_by_url_of_one_name_do_not_meet(
     one, other = (f"{index.origin}/files/{name}.tar.gz" for name in ("a", "b"))
     # As if both were called the same: what is locked is their content.
     base = Base(f"a @ {one}\nb @ {other}\n")
-    found = lock(request(tmp_path, {"r.in": f"a @ {one}\nb @ {other}\n"}), store, in_base=base)
+    asked = request(tmp_path, {"r.in": f"a @ {one}\nb @ {other}\n"})
+    found = lock(asked, store, in_base=base)
     same = replace(
         found,
         pins=tuple(
             replace(pin, artifact=replace(pin.artifact, name="v1.tar.gz")) for pin in found.pins
         ),
     )
-    files = pip_image.contribute("base", FACTS, same, ["a", "b"]).files
+    added = pip_image.contribute("base", FACTS, same, asked.sources)
+    files = added.files
     sdists = [at for at in files if at.startswith("pip/sdists/")]
     assert sdists == ["pip/sdists/a/v1.tar.gz", "pip/sdists/b/v1.tar.gz"]
     # Neither name tells a version, so none is asserted.
     assert files["pip/built.txt"] == b"a\nb\n"
-    assert pip_image.contribute("base", FACTS, same, ["a", "b"]).labels["python.packages"] == "a b"
+    assert (
+        pip_image.contribute("base", FACTS, same, asked.sources).labels["python.packages"] == "a b"
+    )
 
 
 def test_without_an_engine_an_sdist_is_a_problem_of_the_environment(

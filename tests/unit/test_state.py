@@ -13,6 +13,7 @@ import pytest
 from lading.console import Console
 from lading.errors import DeclarationError, EnvironmentProblem, LadingError
 from lading.layers import base as bases
+from lading.layers.pip_kind import PIP
 from lading.state import State
 from tests.support.projects import Tiny, Trial
 
@@ -150,7 +151,7 @@ def test_what_is_not_locked_has_no_key(trial: Trial) -> None:
     state = trial.state()
     assert state.key(trial.image("two")) is None
     with pytest.raises(LadingError, match="the base slim is not locked"):
-        state.request(image)
+        state.request(image, PIP)
 
 
 def test_locks_that_were_written_are_read_again(trial: Trial) -> None:

@@ -18,6 +18,7 @@ from lading.engines import RunResult
 from lading.errors import EnvironmentProblem, LadingError
 from lading.facts import Facts
 from lading.layers import base as bases
+from lading.layers.pip_kind import PIP, moved
 from lading.project import load
 from lading.requirements import Pin
 from lading.store import Artifact
@@ -453,7 +454,7 @@ def test_files_are_fetched_once_and_the_lock_is_left_alone(
     texts = {path: path.read_text() for path in (trial.root / "locks").rglob("*.*")}
     assert trial.doit("fetch:one") == 0
     assert "2 files" in capsys.readouterr().out
-    lock = trial.state().pip_lock(trial.image("one"))
+    lock = trial.state().layer_lock(trial.image("one"), PIP)
     assert lock is not None
     assert trial.state().store.lacking(lock.artifacts) == []
     assert {path: path.read_text() for path in (trial.root / "locks").rglob("*.*")} == texts
@@ -485,9 +486,9 @@ def pin(name: str, version: str, file: str = "") -> Pin:
 def test_what_moved_between_two_locks() -> None:
     old = [pin("a", "1"), pin("b", "1"), pin("c", "1"), pin("d", "1", "d-1-x.whl")]
     new = [pin("a", "2"), pin("b", "1"), pin("d", "1", "d-1-y.whl"), pin("e", "5")]
-    assert lock_verb.moved(old, new) == ["a 1 → 2", "- c 1", "d d-1-x.whl → d-1-y.whl", "+ e 5"]
-    assert lock_verb.moved(old, old) == []
-    assert lock_verb.moved([], new) == [], "a first lock has not moved"
+    assert moved(old, new) == ["a 1 → 2", "- c 1", "d d-1-x.whl → d-1-y.whl", "+ e 5"]
+    assert moved(old, old) == []
+    assert moved([], new) == [], "a first lock has not moved"
 
 
 def test_what_moved_between_two_locks_of_a_base(trial: Trial) -> None:

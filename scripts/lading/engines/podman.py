@@ -8,6 +8,7 @@ the build the host's network. Its own clients' way of saying it works at the sam
 from __future__ import annotations
 
 import json
+import re
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -57,6 +58,7 @@ class PodmanBuilder:
                 "rm": "1",
                 "forcerm": "1",
                 "nocache": "0" if cache else "1",
+                "layers": "1" if _worth_keeping(context) else "0",
             },
             data=context_tar(context),
             headers={"Content-Type": "application/x-tar"},
@@ -69,6 +71,16 @@ class PodmanBuilder:
         if error:
             line(f"Error: {error}")
             raise BuildFailed(tag, failing_step(lines), last_lines(lines))
+
+
+def _worth_keeping(context: Path) -> bool:
+    """Whether a later build could take a step of this one out of the cache.
+
+    With one step that runs there is nothing to go on from, and Podman writes and hashes all it
+    made once less if it need not keep the state after each instruction.
+    """
+    text = (context / "Dockerfile").read_text(encoding="utf-8")
+    return len(re.findall(r"^RUN ", text, re.MULTILINE)) > 1
 
 
 def context_tar(folder: Path) -> Iterator[bytes]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from lading.facts import Facts
 from lading.layers.pip import PipLock
-from lading.requirements import Pin
+from lading.requirements import Pin, Sources
 from lading.steps import Content, Contribution, Mount, Run, Stage, Step, Stored, Unpacked
 
 VENV = "/opt/venv"
@@ -14,14 +14,19 @@ LENT = "/dev/shm/lading"
 """Where a build lends files to a step: a mount point below / would stay behind in the layer."""
 
 
-def contribute(base: str, facts: Facts, lock: PipLock, roots: Sequence[str]) -> Contribution:
-    """The layer's stages, steps, variables and files. `base` is what FROM names."""
+SHARED = "share/requirements"
+"""Where in the context the requirement files lie that go into the image as they are."""
+
+
+def contribute(start: str, facts: Facts, lock: PipLock, sources: Sources) -> Contribution:
+    """The layer's stages, steps, variables and files. What is built is built FROM `start`."""
     built = [pin for pin in lock.pins if not pin.is_wheel]
     wheels = [pin for pin in lock.pins if pin.is_wheel]
     files: dict[str, Content] = {
         "pip/bin/uv": Unpacked(sha256=lock.installer.artifact.sha256),
         "pip/requirements.txt": _plain(wheels, hashes=True),
         **{f"pip/wheels/{p.artifact.name}": Stored(sha256=p.artifact.sha256) for p in wheels},
+        **{f"{SHARED}/{path}": data for path, data in sources.files.items()},
     }
     stages: tuple[Stage, ...] = ()
     if built:
@@ -33,15 +38,17 @@ def contribute(base: str, facts: Facts, lock: PipLock, roots: Sequence[str]) -> 
             for needed in lock.build[pin.name]:
                 name = f"pip/build-{pin.name}/{needed.artifact.name}"
                 files[name] = Stored(sha256=needed.artifact.sha256)
-        stages = (_build_stage(base, facts, built),)
+        stages = (_build_stage(start, facts, built),)
     wanted = {pin.name: pin.version for pin in lock.pins}
+    asked = [_exactly(name, wanted[name]) for name in sources.names() if name in wanted]
     return Contribution(
         stages=stages,
         steps=(_install(facts, wheels, built),),
-        env={"VIRTUAL_ENV": VENV, "PATH": f"{VENV}/bin:$PATH"},
+        path=(f"{VENV}/bin",),
+        env={"VIRTUAL_ENV": VENV},
         labels={
             "python.version": facts.python_version,
-            "python.packages": " ".join(_exactly(n, wanted[n]) for n in roots if n in wanted),
+            "python.packages": " ".join(asked),
         },
         files=files,
     )
@@ -83,7 +90,7 @@ FORGET_TIMES = (
 """uv notes beside each package when its wheel's inode last changed, which no build can repeat."""
 
 
-def _build_stage(base: str, facts: Facts, built: Sequence[Pin]) -> Stage:
+def _build_stage(start: str, facts: Facts, built: Sequence[Pin]) -> Stage:
     steps: list[Step] = [
         Run(
             why=f"{pin.name} {pin.version} has no wheel: it is built here, from locked build "
@@ -104,7 +111,7 @@ def _build_stage(base: str, facts: Facts, built: Sequence[Pin]) -> Stage:
     ]
     return Stage(
         name="wheels",
-        base=base,
+        base=start,
         steps=tuple(steps),
         why="A stage for what has to be built; what it needs for that stays behind.",
     )

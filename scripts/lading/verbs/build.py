@@ -79,8 +79,7 @@ NOISE = re.compile(r"#\d+ (sha256:|DONE|CACHED|\.\.\.|exporting|naming|writing)"
 def _refuse_damaged(state: State, image: Image, failed: BuildFailed) -> None:
     """Raises `LadingError` if the build had files that are no longer what the store took in."""
     locked = state.all_locked(image)
-    artifacts = locked.pip.artifacts if locked.pip is not None else ()
-    damaged = [artifact.name for artifact in artifacts if not state.store.verify(artifact)]
+    damaged = [one.name for one in locked.artifacts if not state.store.verify(one)]
     if damaged:
         shutil.rmtree(state.context(image), ignore_errors=True)
         raise LadingError(
@@ -100,7 +99,7 @@ def _both(file: IO[str], show: Line, line: str) -> None:
 def fetch_needed(state: State, image: Image) -> None:
     """The artifacts and the context are there, also where the tasks before had no reason."""
     locked = state.all_locked(image)
-    if locked.pip is not None and state.store.lacking(locked.pip.artifacts):
+    if state.store.lacking(locked.artifacts):
         fetch_verb.make(state, image)
     dockerfile_verb.ensure(state, image)
 

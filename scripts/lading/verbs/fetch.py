@@ -13,17 +13,18 @@ def current(state: State, image: Image) -> bool:
     locked = state.locked(image)
     if locked is None:
         return False
-    if locked.pip is None or not state.store.lacking(locked.pip.artifacts):
+    if not state.store.lacking(locked.artifacts):
         return True
-    return not state.asked_for("fetch", image) and state.exists(image)
+    asked = state.asked_for("fetch", image) or state.asked_for("dockerfile", image)
+    return not asked and state.exists(image)
 
 
 def make(state: State, image: Image) -> str:
     """Downloads what the store lacks, checked by size and sha256."""
     locked = state.all_locked(image)
-    if locked.pip is None:
+    if not locked.artifacts:
         return "nothing to fetch"
-    lacking = state.store.lacking(locked.pip.artifacts)
+    lacking = state.store.lacking(locked.artifacts)
     total = sum(artifact.size or 0 for artifact in lacking)
     with state.console.transfer(f"fetch {image.name}", total) as advance:
         state.store.fetch(lacking, lambda _: lock_verb.located(state, image), advance)

@@ -1,56 +1,58 @@
-"""lock: resolve an image's requirements, on its base, and pin what was found."""
+"""lock: resolve an image's layers, on its base, and pin what was found."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from lading import net, store
-from lading.console import counted, size
+from lading import store
 from lading.errors import LadingError
-from lading.layers import pip
+from lading.layers import kinds
+from lading.layers.kind import AnyKind, Lock
 from lading.project import Image
-from lading.requirements import Pin, normalised
 from lading.state import State
 from lading.store import Source
 from lading.verbs import in_base
 
 
 def current(state: State, image: Image) -> bool:
-    """Whether the lock answers today's inputs, and what it names can still be had."""
+    """Whether the locks answer today's inputs, and what they name can still be had."""
     return reason(state, image) == ""
 
 
 def reason(state: State, image: Image) -> str:
-    """Why the lock has to be made again; empty if it has not."""
-    if image.pip is None:
-        return ""
-    if state.base_lock(state.base_of(image)) is None:
+    """Why a lock has to be made again; empty if none has."""
+    wanted = kinds.of(image)
+    if wanted and state.base_lock(state.base_of(image)) is None:
         return "its base is not locked"
-    lock = state.pip_lock(image)
-    if lock is None:
-        return "there is none yet"
-    if lock.header.inputs != state.request(image).digest:
-        return "the requirements, the base's Python or the options have changed"
-    gone = missing_upstream(state, image)
-    if gone:
-        return f"no longer to be had: {', '.join(gone)}"
+    for kind in wanted:
+        if why := _reason(state, image, kind):
+            return why
     return ""
 
 
-def missing_upstream(state: State, image: Image) -> list[str]:
-    """Files of the lock that neither the store nor any index has; asked at most once a run.
+def _reason(state: State, image: Image, kind: AnyKind) -> str:
+    lock = state.layer_lock(image, kind)
+    if lock is None:
+        return "there is none yet"
+    if lock.header.inputs != state.request(image, kind).digest:
+        return kind.changed
+    gone = missing_upstream(state, image, kind)
+    return f"no longer to be had: {', '.join(gone)}" if gone else ""
 
-    An image that exists already needs none of its files; an index that can't be reached says
+
+def missing_upstream(state: State, image: Image, kind: AnyKind) -> list[str]:
+    """Files of the lock that neither the store nor any server has; asked at most once a run.
+
+    An image that exists already needs none of its files; a server that can't be reached says
     nothing about what it has.
     """
-    lock = state.pip_lock(image)
+    lock = state.layer_lock(image, kind)
     assert lock is not None
     lacking = state.store.lacking(lock.artifacts)
     if not lacking or not _needed(state, image):
         return []
-
     try:
-        found = located(state, image)
+        found = _located(state, image, kind)
         gone = store.available({a.sha256: found.get(a.sha256, []) for a in lacking}, state.environ)
     except LadingError:
         return []
@@ -64,20 +66,32 @@ def _needed(state: State, image: Image) -> bool:
 
 
 def located(state: State, image: Image) -> Mapping[str, Sequence[Source]]:
-    """Where the files that the store lacks can be had today; the indexes are asked once a run."""
+    """Where the files that the store lacks can be had today; servers are asked once a run."""
+    found: dict[str, Sequence[Source]] = {}
+    for kind in kinds.of(image):
+        found |= _located(state, image, kind)
+    return found
 
+
+def _located(state: State, image: Image, kind: AnyKind) -> Mapping[str, Sequence[Source]]:
     def ask() -> Mapping[str, Sequence[Source]]:
-        lock = state.pip_lock(image)
+        lock = state.layer_lock(image, kind)
         assert lock is not None
-        wanted = [pin for pin in lock.all_pins if not state.store.has(pin.artifact)]
-        return pip.sources(state.request(image), wanted, net.uv_environment(state.environ))
+        lacking = state.store.lacking(lock.artifacts)
+        if not lacking:
+            return {}
+        tools = in_base.tools(state, state.base_of(image))
+        return kind.sources(state.request(image, kind), lock, lacking, tools)
 
-    return state.once(("located", image.name), ask)
+    return state.once(("located", image.name, kind.name), ask)
 
 
 def make(state: State, image: Image) -> str:
-    """Locks the image; says what moved. Frozen, it is an error that names the lock."""
-    if image.pip is None:
+    """Locks the layers that are not current; says what moved. Frozen, it is an error that names
+    the lock.
+    """
+    wanted = kinds.of(image)
+    if not wanted:
         return "nothing to lock"
     base = state.base_of(image)
     folder = state.lock_folder(image)
@@ -87,46 +101,35 @@ def make(state: State, image: Image) -> str:
             why=f"{reason(state, image)}; with CI or frozen=1 set, locks are not changed",
             do=f"run `doit lock:{image.name}` without them, and commit the lock",
         )
-    old = pip.readable(folder)
-    if old is None and (folder / "requirements.txt").exists():
+    said: list[str] = []
+    for kind in wanted:
+        lock = _current_lock(state, image, kind)
+        if lock is None:
+            lock = _lock(state, image, kind)
+        said.append(kind.summary(state.request(image, kind), lock))
+    return f"{', '.join(said)}, on {base.name}"
+
+
+def _current_lock(state: State, image: Image, kind: AnyKind) -> Lock | None:
+    try:
+        return state.layer_lock(image, kind) if not _reason(state, image, kind) else None
+    except LadingError:
+        return None  # a damaged lock is made anew; what is wrong with the inputs is said then
+
+
+def _lock(state: State, image: Image, kind: AnyKind) -> Lock:
+    folder = state.lock_folder(image)
+    old: Lock | None
+    try:
+        old = state.layer_lock(image, kind)
+    except LadingError:
         state.console.note(f"  {image.name}: its lock can't be read; it is made anew")
-    asked = state.request(image)
-    new = pip.lock(
-        asked,
-        old,
-        state.store,
-        net.uv_environment(state.environ),
-        in_base=lambda: in_base.runner(state, image),
+        old = None
+    new: Lock = kind.lock(
+        state.request(image, kind), old, in_base.tools(state, state.base_of(image))
     )
-    pip.write(folder, new)
+    kind.write(folder, new)
     state.locks_changed()
-    for line in moved(old.pins if old else (), new.pins):
+    for line in kind.moved(old, new):
         state.console.note(f"  {line}")
-    for pin in new.pins:
-        if not pin.is_wheel and pin.name not in map(normalised, image.pip.no_binary):
-            state.console.note(f"  {pin.name} {pin.version} has no wheel here: it will be built")
-    total = sum(pin.artifact.size or 0 for pin in new.pins)
-    return f"{counted(len(new.pins), 'package')}, {size(total)}, on {base.name}"
-
-
-def moved(old: Iterable[Pin], new: Iterable[Pin]) -> list[str]:
-    """What changed between two sets of pins, a line each; nothing for a first lock."""
-    before = {pin.name: pin for pin in old}
-    after = {pin.name: pin for pin in new}
-    if not before:
-        return []
-    lines: list[str] = []
-    for name in sorted({*before, *after}):
-        was, now = before.get(name), after.get(name)
-        if was is None and now is not None:
-            lines.append(f"+ {name} {now.version}")
-        elif now is None and was is not None:
-            lines.append(f"- {name} {was.version}")
-        elif was is not None and now is not None and was.artifact != now.artifact:
-            same = was.version == now.version
-            lines.append(
-                f"{name} {was.artifact.name} → {now.artifact.name}"
-                if same
-                else f"{name} {was.version} → {now.version}"
-            )
-    return lines
+    return new

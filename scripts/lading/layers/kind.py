@@ -1,0 +1,144 @@
+"""What every kind of layer can do: say what it is made from, lock it, and add it to an image.
+
+A kind is one object of a class that follows `Kind`; `kinds.py` lists them. Its lock is some files
+of its own in the image's folder of locks.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from lading.facts import Facts
+from lading.layers.base import BaseLock
+from lading.locks import Header
+from lading.project import Image, Project
+from lading.steps import Contribution
+from lading.store import Artifact, Source, Store
+
+if TYPE_CHECKING:
+    from lading.engines import Mount, RunResult
+
+
+class Lock(Protocol):
+    """A layer's lock as read. `texts` are its files by name, under the image's folder."""
+
+    @property
+    def header(self) -> Header: ...
+    @property
+    def texts(self) -> Mapping[str, str]: ...
+    @property
+    def artifacts(self) -> tuple[Artifact, ...]: ...
+
+
+class Request(Protocol):
+    """Everything that a layer's lock is made from; `digest` is its sha256, for the header."""
+
+    @property
+    def digest(self) -> str: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What a layer is part of: an image on its locked base.
+
+    facts: the base's, as the layers that were locked before leave them (a conda layer brings a
+    Python of its own). locks: those layers' locks, by kind.
+    """
+
+    project: Project
+    image: Image
+    base: BaseLock
+    facts: Facts
+    locks: Mapping[str, Lock] = field(default_factory=dict)
+
+
+class InBase(Protocol):
+    """Runs a command in a throwaway container of the image's base, with the network, under the
+    user's own settings for it (proxy, CA, .netrc).
+    """
+
+    def __call__(
+        self,
+        command: Sequence[str],
+        *,
+        mounts: Sequence[Mount] = (),
+        env: Mapping[str, str] | None = None,
+        workdir: str = "",
+        line: Callable[[str], None] | None = None,
+    ) -> RunResult: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tools:
+    """What locking may use. `in_base` makes the base first, where the engine has it not."""
+
+    environ: Mapping[str, str]
+    store: Store
+    note: Callable[[str], None]
+    in_base: Callable[[], InBase]
+
+
+R = TypeVar("R", bound=Request)
+L = TypeVar("L", bound=Lock)
+
+
+class Kind(ABC, Generic[R, L]):
+    """One kind of layer. All that it is asked for follows from what it is given."""
+
+    name: str
+    """The section of `images:` that asks for it."""
+    changed: str
+    """Why a lock is stale whose inputs are others now."""
+
+    def wanted(self, image: Image) -> bool:
+        """Whether the image has this layer."""
+        return getattr(image, self.name) is not None
+
+    @abstractmethod
+    def request(self, subject: Subject) -> R:
+        """Reads what the lock is made from. Raises `DeclarationError` for what can't be locked."""
+
+    @abstractmethod
+    def read(self, folder: Path) -> L | None:
+        """The lock in this folder; None if there is none. Raises `LadingError` if damaged."""
+
+    @abstractmethod
+    def lock(self, request: R, old: L | None, tools: Tools) -> L:
+        """Resolves a request; pins of `old` are kept where they still fit."""
+
+    @abstractmethod
+    def write(self, folder: Path, lock: L) -> None:
+        """Writes the lock's files; the one that makes it valid last."""
+
+    @abstractmethod
+    def sources(
+        self, request: R, lock: L, lacking: Sequence[Artifact], tools: Tools
+    ) -> Mapping[str, Sequence[Source]]:
+        """Where these artifacts of the lock can be had today, by sha256; what is gone is left
+        out.
+        """
+
+    @abstractmethod
+    def contribute(self, request: R, lock: L, start: str) -> Contribution:
+        """What it adds to the image; `start` is what a stage that builds something starts FROM:
+        the base, or the stage with the build tools of the layers before.
+        """
+
+    @abstractmethod
+    def moved(self, old: L | None, new: L) -> list[str]:
+        """What changed between two locks, a line each; nothing for a first one."""
+
+    @abstractmethod
+    def summary(self, request: R, lock: L) -> str:
+        """What was locked, for the console: "7 packages, 45 MB"."""
+
+    def facts(self, lock: L, facts: Facts) -> Facts:
+        """The facts that hold above this layer."""
+        return facts
+
+
+AnyKind = Kind[Any, Any]

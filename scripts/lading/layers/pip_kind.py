@@ -1,0 +1,98 @@
+"""The pip layer, as the pipeline asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from lading import net
+from lading.console import counted, size
+from lading.layers import pip, pip_image, pip_in_base
+from lading.layers.kind import Kind, Subject, Tools
+from lading.layers.pip import PipLock, Request
+from lading.requirements import Pin, normalised
+from lading.steps import Contribution
+from lading.store import Artifact, Source
+
+
+class Pip(Kind[Request, PipLock]):
+    """Python packages: `requirements.in`, locked with uv, installed into /opt/venv."""
+
+    name = "pip"
+    changed = "the requirements, the base's Python or the options have changed"
+
+    def request(self, subject: Subject) -> Request:
+        section = subject.image.pip
+        assert section is not None
+        return pip.request(
+            subject.project.root,
+            subject.image.name,
+            section,
+            subject.facts,
+            subject.project.platform,
+            subject.image.as_of,
+        )
+
+    def read(self, folder: Path) -> PipLock | None:
+        return pip.read(folder)
+
+    def lock(self, request: Request, old: PipLock | None, tools: Tools) -> PipLock:
+        environment = net.uv_environment(tools.environ)
+        new = pip.lock(
+            request,
+            old,
+            tools.store,
+            environment,
+            in_base=lambda: pip_in_base.runner(request, old, tools),
+        )
+        expected = set(map(normalised, request.section.no_binary))
+        for pin in new.pins:
+            if not pin.is_wheel and not expected & {pin.name, ":all:"}:
+                tools.note(f"  {pin.name} {pin.version} has no wheel here: it will be built")
+        return new
+
+    def write(self, folder: Path, lock: PipLock) -> None:
+        pip.write(folder, lock)
+
+    def sources(
+        self, request: Request, lock: PipLock, lacking: Sequence[Artifact], tools: Tools
+    ) -> Mapping[str, Sequence[Source]]:
+        wanted = {artifact.sha256 for artifact in lacking}
+        pins = [pin for pin in lock.all_pins if pin.artifact.sha256 in wanted]
+        return pip.sources(request, pins, net.uv_environment(tools.environ))
+
+    def contribute(self, request: Request, lock: PipLock, start: str) -> Contribution:
+        return pip_image.contribute(start, request.facts, lock, request.sources)
+
+    def moved(self, old: PipLock | None, new: PipLock) -> list[str]:
+        return moved(old.pins if old else (), new.pins)
+
+    def summary(self, request: Request, lock: PipLock) -> str:
+        total = sum(pin.artifact.size or 0 for pin in lock.pins)
+        return f"{counted(len(lock.pins), 'package')}, {size(total)}"
+
+
+def moved(old: Iterable[Pin], new: Iterable[Pin]) -> list[str]:
+    """What changed between two sets of pins, a line each; nothing for a first lock."""
+    before = {pin.name: pin for pin in old}
+    after = {pin.name: pin for pin in new}
+    if not before:
+        return []
+    lines: list[str] = []
+    for name in sorted({*before, *after}):
+        was, now = before.get(name), after.get(name)
+        if was is None and now is not None:
+            lines.append(f"+ {name} {now.version}")
+        elif now is None and was is not None:
+            lines.append(f"- {name} {was.version}")
+        elif was is not None and now is not None and was.artifact != now.artifact:
+            same = was.version == now.version
+            lines.append(
+                f"{name} {was.artifact.name} → {now.artifact.name}"
+                if same
+                else f"{name} {was.version} → {now.version}"
+            )
+    return lines
+
+
+PIP = Pip()
