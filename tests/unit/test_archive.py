@@ -233,11 +233,11 @@ def test_the_canonical_form(tmp_path: Path) -> None:
     found = archive.export([data], out, name=NAME, platform=PLATFORM, advance=counted.append)
 
     assert sum(counted) == len(data)
-    names = [f"{digest(layer)}.tar" for layer in made.layers]
+    names = ["layer-1.tar", "layer-2.tar", "layer-1.tar"]
     with tarfile.open(out) as tar:
         infos = tar.getmembers()
         listed = json.load(tar.extractfile("manifest.json") or io.BytesIO())
-    assert [i.name for i in infos] == [f"{digest(made.config)}.json", *names[:2], "manifest.json"]
+    assert [i.name for i in infos] == [*names[:2], f"{digest(made.config)}.json", "manifest.json"]
     assert {(i.mtime, i.uid, i.gid, i.uname, i.gname, i.mode) for i in infos} == {
         (0, 0, 0, "", "", 0o644)
     }
@@ -264,7 +264,7 @@ def test_these_bytes_never_change(tmp_path: Path) -> None:
     (tmp_path / "layer.tar").write_bytes(layer)
     found = archive.write(tmp_path / "x.tar", config, [tmp_path / "layer.tar"], NAME)
     assert digest(layer) == "79c5ee601b352d634b21525bdb3c6dba2f9d8382c9548124d2dbd2ba47f8c25b"
-    assert found.sha256 == "e6ae74fc4820175bfb5ea53f268f50ea08e63560f22f4623a3386fe63d912f45"
+    assert found.sha256 == "db8755f102986cdeca870a47aca892eb3b4ade47448b91c97edd2ef933da736a"
 
 
 def test_large_layers_are_hashed_while_they_come(tmp_path: Path) -> None:
@@ -545,7 +545,7 @@ def test_an_archive_of_layers(tmp_path: Path) -> None:
     assert archive.read(tmp_path / "x.tar") == made
     assert [layer.diff_id for layer in made.layers] == [f"sha256:{digest(x)}" for x in LAYERS]
     with tarfile.open(tmp_path / "x.tar") as tar:
-        stored = json.load(tar.extractfile(tar.getmembers()[0]) or io.BytesIO())
+        stored = json.load(tar.extractfile(tar.getmembers()[-2]) or io.BytesIO())
     assert stored["rootfs"]["diff_ids"] == [layer.diff_id for layer in made.layers]
     assert len(stored["history"]) == 2
     # What an engine saves of it is this archive again.

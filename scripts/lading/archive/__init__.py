@@ -2,8 +2,11 @@
 
 What engines save has three layouts: Docker's until 24 (`ID/layer.tar`, links for layers that
 repeat), Docker's from 25 on (OCI's `blobs/`) and Podman's (`DIGEST.tar`). It is written as
-`CONFIG.json`, then `DIFF_ID.tar` for each layer, once, from the lowest up, then `manifest.json`;
-every digest is checked on the way. The order is fixed by the image alone, never by the engine.
+`layer-1.tar` and so on, each layer once, from the lowest up, then `CONFIG.json` and
+`manifest.json`; every digest is checked on the way. The order is fixed by the image alone, never by
+the engine. No name depends on a layer's digest: the whole is hashed while its layers still are.
+
+`Normal` makes it the same bytes from every build, too: see lading.archive.normal.
 """
 
 from __future__ import annotations
@@ -13,51 +16,42 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
-from lading.archive.growing import Growing
-from lading.archive.saved import MANIFEST, Content, Image, SavedLayer, check_platform, read_image
+from lading.archive.growing import Growing, Waiting
+from lading.archive.normal import Normal, base_tree, plan
+from lading.archive.normal import settings as settings_of
+from lading.archive.saved import Content, Image, SavedLayer, check_platform, read_image
 from lading.archive.tarfiles import (
     BLOCK,
-    END,
     PIECE,
     DamagedError,
     EndedError,
     Member,
     Stream,
-    header,
     is_header,
-    padding,
 )
+from lading.archive.trees import Tree
+from lading.archive.writing import Archive, Layer, Writer, writing
 from lading.errors import LadingError
-from lading.files import PART, canonical_json, disk_errors, sha256_of, write_text, written_whole
+from lading.files import PART, canonical_json, disk_errors, sha256_of, write_text
 
-
-@dataclass(frozen=True, kw_only=True)
-class Layer:
-    """A layer: the sha256 of its tar ("sha256:…") and its size in bytes, both uncompressed."""
-
-    diff_id: str
-    size: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Archive:
-    """An archive that was written or read to its end, and verified.
-
-    `sha256` (in hexadecimal) and `size` are the file's; `config` ("sha256:…") is the digest of
-    the configuration, which is the image's id in Docker and Podman.
-    """
-
-    sha256: str
-    size: int
-    config: str
-    layers: tuple[Layer, ...]
-    labels: Mapping[str, str] = field(default_factory=dict)
+__all__ = [
+    "Archive",
+    "Layer",
+    "Normal",
+    "config_of",
+    "current",
+    "export",
+    "read",
+    "record",
+    "write",
+]
 
 
 def export(
@@ -67,27 +61,36 @@ def export(
     name: str,
     platform: str,
     advance: Callable[[int], None] = lambda _: None,
+    normal: Normal | None = None,
 ) -> Archive:
     """Writes what an engine saves (`chunks`, of any size) as a canonical archive.
 
-    The image gets one tag, `name`. `advance` is told how many bytes came in. It takes, while it
-    runs, twice the room of the image, and a few MB of memory. What an earlier, killed run left
+    The image gets one tag, `name`; with `normal`, it becomes the image that every build gives.
+    `advance` is told how many bytes came in. It takes, while it runs, twice the room of the image,
+    and a few MB of memory; with `normal`, 2 kB more for each file. What an earlier, killed run left
     of `out` is removed.
 
-    Raises `LadingError` when the engine goes away, or the image is not sound or not for
-    `platform`; `EnvironmentProblem` when the disk is full. Then there is no `out`, or the old one.
+    Raises `LadingError` when the engine goes away, or the image is not sound, not for `platform`
+    or not made from its base; `EnvironmentProblem` when the disk is full. Then there is no `out`,
+    or the old one.
     """
     stream = Stream(_delivered(chunks), advance)
     went = f"the engine went away while it saved {name}"
     damaged = f"what the engine saved as {name} can't be archived"
-    with _explained(went, damaged), disk_errors(out), ExitStack() as spool:
+    with _explained(went, damaged), disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         _sweep(out)
-        image = read_image(stream, lambda _, body: _spooled(body, out.parent, spool))
-        check_platform(image, platform)
-        # The place of whatever changes an image on its way, from Image to Image, is here; it
-        # has to verify the layers first, which _pack does only while it copies them.
-        return _pack(image, out, name)
+        with writing(out) as writer, ExitStack() as spool:
+            base = _base_ahead(writer, normal, spool)
+            image = read_image(
+                stream, lambda _, body: _spooled(body, out.parent, spool, writer.waiting, base)
+            )
+            check_platform(image, platform)
+            if normal is None:
+                return _as_it_is(writer, image, name)
+            if tuple(layer.diff_id for layer in image.layers[: len(normal.base)]) != normal.base:
+                raise DamagedError("its lowest layers are not its base's")
+            return _normalised(writer, image, name, normal, base.result())
 
 
 def write(out: Path, config: Mapping[str, Any], layers: Sequence[Path], name: str) -> Archive:
@@ -105,7 +108,8 @@ def write(out: Path, config: Mapping[str, Any], layers: Sequence[Path], name: st
         step = {"created_by": "lading"} | {k: config[k] for k in ("created",) if k in config}
         settings = {"history": [step] * len(opened), **config, "rootfs": rootfs}
         image = Image(config=canonical_json(settings), settings=settings, layers=opened)
-        return _pack(image, out, name)
+        with writing(out) as writer:
+            return _as_it_is(writer, image, name)
 
 
 def read(path: Path) -> Archive:
@@ -154,36 +158,74 @@ def config_of(record: Path) -> str:
         return ""
 
 
-def _pack(image: Image, out: Path, name: str) -> Archive:
-    """Writes the archive of an image, and verifies its layers on the way."""
-    config = image.id.removeprefix("sha256:")
-    layers = {layer.diff_id: layer for layer in image.layers}
-    names = {diff_id: f"{diff_id.removeprefix('sha256:')}.tar" for diff_id in layers}
-    manifest = {
-        "Config": f"{config}.json",
-        "RepoTags": [name],
-        "Layers": [names[layer.diff_id] for layer in image.layers],
-    }
-    with written_whole(out) as file, Growing(file) as whole:
-        _entry(whole, f"{config}.json", len(image.config), [image.config])
-        for diff_id, layer in layers.items():
-            _entry(whole, names[diff_id], layer.content.size, layer.content.blocks())
-            layer.content.close()
-        listed = canonical_json([manifest])
-        _entry(whole, MANIFEST, len(listed), [listed])
-        whole.write(END)
-        whole.complete()
-        os.fsync(file.fileno())  # here it goes on beside the hashing
-        for layer in image.layers:  # all: two files may have come under one digest
+def _as_it_is(writer: Writer, image: Image, name: str) -> Archive:
+    for layer in image.layers:
+        writer.layer(layer)
+    sha256, size = writer.close(image.config, image.id, name)
+    for layer in image.layers:  # all: two files may have come under one digest
+        layer.verify()
+    return _archive(image, sha256=sha256, size=size)
+
+
+def _normalised(
+    writer: Writer, image: Image, name: str, normal: Normal, ahead: _Base | None
+) -> Archive:
+    base = ahead or _written(writer, image.layers[: len(normal.base)])
+    image = replace(image, layers=base.layers + image.layers[len(base.layers) :])
+    parts = plan(image, normal, base.tree)
+    written = [writer.part(part) for part in parts]
+    layers = base.layers + tuple(layer() for layer in written)
+    diff_ids = [layer.diff_id for layer in layers]
+    settings = settings_of(image, normal, diff_ids, [part.name for part in parts])
+    made = Image(config=canonical_json(settings), settings=settings, layers=layers)
+    sha256, size = writer.close(made.config, made.id, name)
+    for layer in image.layers:
+        layer.verify()
+    return _archive(made, sha256=sha256, size=size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Base:
+    """The base's layers, which are in the archive by now, and the files in them."""
+
+    layers: tuple[SavedLayer, ...]
+    tree: Tree
+
+
+def _written(writer: Writer, layers: tuple[SavedLayer, ...]) -> _Base:
+    for layer in layers:
+        writer.layer(layer)
+    return _Base(layers=layers, tree=base_tree(layers))
+
+
+def _base_ahead(writer: Writer, normal: Normal | None, spool: ExitStack) -> Future[_Base | None]:
+    """Writes the base's layers out of its own archive, if there is one, and verifies them.
+
+    That is done while the engine still collects the image: Docker takes seconds before it
+    delivers the first byte, and does not say which layer is the lowest until all are delivered.
+    """
+    file = None
+    if normal is not None and normal.archive is not None:
+        with suppress(OSError):
+            file = spool.enter_context(normal.archive.open("rb"))
+    if normal is None or file is None:
+        nothing: Future[_Base | None] = Future()
+        nothing.set_result(None)
+        return nothing
+    return spool.enter_context(ThreadPoolExecutor(1)).submit(_base, writer, normal, file)
+
+
+def _base(writer: Writer, normal: Normal, file: BinaryIO) -> _Base | None:
+    try:
+        stream = Stream(iter(lambda: file.read(PIECE), b""), lambda _: None)
+        image = read_image(stream, lambda member, body: _looked_at(member, body, file.fileno()))
+        for layer in image.layers:
             layer.verify()
-        return _archive(image, sha256=whole.sha256(), size=whole.size)
-
-
-def _entry(file: Growing, name: str, size: int, content: Iterable[bytes | memoryview]) -> None:
-    file.write(header(name, size))
-    for block in content:
-        file.write(block)
-    file.write(padding(size))
+    except (OSError, DamagedError):
+        return None  # the engine has them, too
+    if tuple(layer.diff_id for layer in image.layers) != normal.base:
+        return None
+    return _written(writer, image.layers)
 
 
 def _archive(image: Image, *, sha256: str, size: int) -> Archive:
@@ -196,21 +238,28 @@ def _archive(image: Image, *, sha256: str, size: int) -> Archive:
     )
 
 
-def _spooled(body: Iterator[memoryview], folder: Path, spool: ExitStack) -> Content:
+def _spooled(
+    body: Iterator[memoryview],
+    folder: Path,
+    spool: ExitStack,
+    waiting: Waiting,
+    ahead: Future[_Base | None],
+) -> Content:
     """Keeps a content in a file that has no name, so nothing stays behind however this ends."""
     file = spool.enter_context(TemporaryFile(dir=folder))  # noqa: SIM115
-    growing = spool.enter_context(Growing(file))
+    size = 0
     for piece in body:
-        growing.write(piece)
-    growing.complete()
-
-    def close() -> None:
-        growing.sha256()  # its thread reads the file to the end
-        file.close()
-
-    return Content(
-        handle=file.fileno(), offset=0, size=growing.size, sha256=growing.sha256, close=close
-    )
+        file.write(piece)
+        size += len(piece)
+    file.flush()
+    handle = file.fileno()
+    base = ahead.result() if ahead.done() else None
+    if base is not None and any(layer.content.size == size for layer in base.layers):
+        # Most probably that layer, of which these bytes are not used: hashed only if asked for.
+        return Content(
+            handle=handle, offset=0, size=size, sha256=lambda: waiting.sha256(handle, 0, size)()
+        )
+    return Content(handle=handle, offset=0, size=size, sha256=waiting.sha256(handle, 0, size))
 
 
 def _looked_at(member: Member, body: Iterator[memoryview], handle: int) -> Content:
@@ -225,7 +274,6 @@ def _looked_at(member: Member, body: Iterator[memoryview], handle: int) -> Conte
         offset=member.offset,
         size=size,
         sha256=lambda: sha256,
-        close=lambda: None,
     )
 
 
@@ -245,7 +293,6 @@ def _opened(path: Path, stack: ExitStack) -> SavedLayer:
         offset=0,
         size=size,
         sha256=lambda: sha256,
-        close=file.close,
     )
     return SavedLayer(diff_id=f"sha256:{sha256}", content=content)
 

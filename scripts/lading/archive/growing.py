@@ -1,4 +1,4 @@
-"""A file that is hashed while it is written or read, by a thread that follows.
+"""Files hashed by threads, while they are written or read, or one after the other.
 
 Where a processor has no SHA instructions, sha256 takes longer than all else that is done to an
 image. Nobody waits for it before the end, and nothing comes from a disk once more: what was
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from queue import SimpleQueue
 from threading import Thread
 from typing import BinaryIO
@@ -34,6 +35,50 @@ def blocks(handle: int, offset: int, size: int) -> Iterator[memoryview]:
             raise DamagedError("it became shorter while it was read")
         offset += count
         yield buffer[:count]
+
+
+class Waiting:
+    """Digests of parts of open files, one after the other in one thread.
+
+    Leaving the context ends the thread, and leaves the files open.
+    """
+
+    def __init__(self) -> None:
+        self._jobs: SimpleQueue[tuple[Future[str], int, int, int] | None] = SimpleQueue()
+        self._thread = Thread(target=self._work, name="sha256", daemon=True)
+        self._unwanted = False
+
+    def __enter__(self) -> Waiting:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._unwanted = True
+        self._jobs.put(None)
+        self._thread.join()
+
+    def sha256(self, handle: int, offset: int, size: int) -> Callable[[], str]:
+        """What gives the digest, in hexadecimal, of `size` bytes of a file, and waits for it.
+
+        It raises OSError and `DamagedError`, as reading the file does.
+        """
+        digest: Future[str] = Future()
+        self._jobs.put((digest, handle, offset, size))
+        return digest.result
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            digest, handle, offset, size = job
+            found = hashlib.sha256()
+            try:
+                for block in blocks(handle, offset, size):
+                    if self._unwanted:
+                        return
+                    found.update(block)
+            except (OSError, DamagedError) as error:
+                digest.set_exception(error)
+            else:
+                digest.set_result(found.hexdigest())
 
 
 class Growing:
@@ -69,6 +114,10 @@ class Growing:
         self.size += count
         if self.size - self._told >= _STRIDE:
             self._tell()
+
+    def flush(self) -> None:
+        """What was written is in the file, and is hashed as soon as that is possible."""
+        self._tell()
 
     def complete(self) -> None:
         """Nothing more comes. Raises OSError as a file does."""

@@ -37,14 +37,13 @@ _COMPRESSED = {b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zX": "xz", b"BZh": "bzip2"}
 class Content:
     """A file's content: `size` bytes of an open file, from `offset` on.
 
-    `sha256` waits until it is known; `close` gives the room back.
+    `sha256` waits until it is known.
     """
 
     handle: int
     offset: int
     size: int
     sha256: Callable[[], str]
-    close: Callable[[], None]
 
     def blocks(self) -> Iterator[memoryview]:
         """The content in pieces, each good until the next one is asked for."""
