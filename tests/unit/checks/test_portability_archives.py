@@ -1,0 +1,460 @@
+"""Archives of every kind, and hostile ones: a finding or a clear error, never more."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import json
+import lzma
+import os
+import tarfile
+import tempfile
+import tracemalloc
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lading.checks.portability import Report, archives, examine, view
+from lading.errors import DeclarationError, LadingError
+from tests.unit.checks import made
+from tests.unit.checks import test_portability_table as table
+from tests.unit.checks.made import (
+    PLATFORM,
+    SOUND,
+    Item,
+    digest,
+    docker_archive,
+    folder,
+    hard,
+    layer_of,
+    link,
+    oci_archive,
+    tar_of,
+    where,
+)
+
+INNER: dict[str, Any] = {}
+
+
+def config_of(*layers: bytes) -> bytes:
+    return made.settings(layers, INNER)
+
+
+def checked(path: Path, data: bytes) -> Report:
+    file = path / "image.tar"
+    file.write_bytes(data)
+    return examine(file, platform=PLATFORM)
+
+
+def of_layers(path: Path, *layers: bytes, packed: bool = False) -> Report:
+    tars = [layer_of(SOUND), *layers]
+    return checked(path, docker_archive(tars, config_of(*tars), packed))
+
+
+BASE = layer_of(SOUND)
+EXTRA = layer_of({"opt/x": Item(mode=0o600), "opt/y": Item()})
+
+
+@pytest.mark.parametrize(
+    "archive",
+    [
+        docker_archive([BASE, EXTRA], config_of(BASE, EXTRA)),
+        docker_archive([BASE, EXTRA], config_of(BASE, EXTRA), packed=True),
+        oci_archive([BASE, EXTRA], config_of(BASE, EXTRA)),
+        oci_archive([BASE, EXTRA], config_of(BASE, EXTRA), nested=True),
+    ],
+    ids=["docker", "docker-gzip", "oci", "oci-nested"],
+)
+def test_every_kind_of_archive_is_read(tmp_path: Path, archive: bytes) -> None:
+    report = checked(tmp_path, archive)
+    assert [(f.id, f.paths) for f in report.findings] == [("F1", ("/opt/x",))]
+    assert report.facts["paths"] == 11
+
+
+def test_old_docker_archives_repeat_a_layer_by_a_link(tmp_path: Path) -> None:
+    config = config_of(BASE, BASE)
+    manifest = json.dumps([{"Config": "c.json", "Layers": ["a/layer.tar", "b/layer.tar"]}]).encode()
+    archive = layer_of(
+        {
+            "c.json": Item(data=config),
+            "a/layer.tar": Item(data=BASE),
+            "b/layer.tar": link("../a/layer.tar"),
+            "manifest.json": Item(data=manifest),
+        }
+    )
+    assert checked(tmp_path, archive).findings == ()
+
+
+@pytest.mark.parametrize(
+    ("compress", "mend"),
+    [
+        (gzip.compress, "gunzip"),
+        (bz2.compress, "bunzip2"),
+        (lzma.compress, "unxz"),
+        (lambda data: b"\x28\xb5\x2f\xfd" + data, "zstd -d"),
+    ],
+)
+def test_a1_a_compressed_archive(
+    tmp_path: Path, compress: Callable[[bytes], bytes], mend: str
+) -> None:
+    report = checked(tmp_path, compress(docker_archive([BASE], config_of(BASE))))
+    assert where(report, "A1", "error") == ["image.tar"]
+    assert report.findings[0].mend == f"{mend} image.tar"
+
+
+def manifest_of(*entries: dict[str, Any]) -> bytes:
+    return json.dumps(entries).encode()
+
+
+ENTRY = {"Config": "c.json", "Layers": ["l.tar"]}
+
+
+@pytest.mark.parametrize(
+    "archive",
+    [
+        layer_of(SOUND),
+        tar_of([("manifest.json", manifest_of())]),
+        tar_of([("manifest.json", manifest_of(ENTRY, ENTRY))]),
+        tar_of([("manifest.json", manifest_of(ENTRY))]),
+        tar_of([("manifest.json", manifest_of({"Config": 1, "Layers": []}))]),
+        tar_of([("manifest.json", b"{}")]),
+        tar_of([("manifest.json", manifest_of(ENTRY)), ("c.json", b"[]"), ("l.tar", BASE)]),
+        tar_of([("manifest.json", manifest_of(ENTRY)), ("manifest.json", manifest_of())]),
+        tar_of([("index.json", b'{"manifests": [{}, {}]}')]),
+        tar_of([("index.json", b'{"manifests": [{"digest": "sha256:../../etc/passwd"}]}')]),
+    ],
+)
+def test_a2_not_one_image(tmp_path: Path, archive: bytes) -> None:
+    report = checked(tmp_path, archive)
+    assert [finding.id for finding in report.errors] == ["A2"]
+
+
+def test_a2_an_index_that_lists_itself(tmp_path: Path) -> None:
+    # No digest can be its own content's; followed by name, it would never end.
+    name = "0" * 64
+    index = json.dumps({"manifests": [{"digest": f"sha256:{name}"}]}).encode()
+    archive = tar_of([("index.json", index), (f"blobs/sha256/{name}", index)])
+    assert where(checked(tmp_path, archive), "A2", "error")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a3_a_false_diff_id(tmp_path: Path, packed: bool) -> None:
+    archive = docker_archive([BASE, EXTRA], config_of(BASE, BASE), packed)
+    assert where(checked(tmp_path, archive), "A3", "error") == [f"{digest(EXTRA)}.tar"]
+    archive = docker_archive([BASE, EXTRA], config_of(BASE, EXTRA), packed)
+    assert where(checked(tmp_path, archive), "A3") == []
+
+
+def test_a3_what_follows_a_layers_end_counts_in_its_digest(tmp_path: Path) -> None:
+    longer = BASE + bytes(70_000)
+    for packed in (False, True):
+        archive = docker_archive([longer], config_of(longer), packed)
+        assert checked(tmp_path, archive).findings == ()
+
+
+def test_a3_a_false_name_of_the_configuration(tmp_path: Path) -> None:
+    config = config_of(BASE)
+    entry = {"Config": f"{'0' * 64}.json", "Layers": ["l.tar"]}
+    files = [(entry["Config"], config), ("l.tar", BASE), ("manifest.json", manifest_of(entry))]
+    report = checked(tmp_path, tar_of([(str(name), data) for name, data in files]))
+    assert where(report, "A3", "error") == [entry["Config"]]
+
+
+def test_a3_more_layers_than_the_configuration_knows(tmp_path: Path) -> None:
+    archive = docker_archive([BASE, EXTRA], config_of(BASE))
+    assert [finding.id for finding in checked(tmp_path, archive).errors] == ["A3", "F1"]
+
+
+def test_a3_is_left_to_whoever_has_verified(tmp_path: Path) -> None:
+    file = tmp_path / "image.tar"
+    file.write_bytes(docker_archive([BASE], config_of(EXTRA)))
+    assert where(examine(file, platform=PLATFORM, digests=False), "A3") == []
+
+
+# -- the merged view ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_whiteouts_hide_lower_layers_only(tmp_path: Path, packed: bool) -> None:
+    lower = layer_of({"opt/a/x": Item(mode=0), "opt/b/x": Item(mode=0), "opt/c": Item(mode=0)})
+    upper = layer_of(
+        {
+            "opt/a/new": Item(mode=0),
+            "opt/a/.wh..wh..opq": Item(),
+            "opt/.wh.b": Item(),
+            "opt/b/new": Item(mode=0),
+            "opt/.wh.nothing": Item(),
+        }
+    )
+    report = of_layers(tmp_path, lower, upper, packed=packed)
+    assert where(report, "F1") == ["/opt/a/new", "/opt/b/new", "/opt/c"]
+
+
+def test_a_folder_that_becomes_a_file_takes_its_content_along(tmp_path: Path) -> None:
+    lower = layer_of({"opt/a/x": Item(mode=0)})
+    assert where(of_layers(tmp_path, lower, layer_of({"opt/a": Item()})), "F1") == []
+    assert where(of_layers(tmp_path, lower, layer_of({"opt/a": folder()})), "F1") == ["/opt/a/x"]
+
+
+def test_entries_below_a_link_go_where_it_leads(tmp_path: Path) -> None:
+    # As a layer that was made on another base has it: lib is usr/lib here.
+    layer = layer_of({"usr/lib": folder(), "lib": link("usr/lib"), "lib/x": Item(mode=0)})
+    assert where(of_layers(tmp_path, layer), "F1") == ["/usr/lib/x"]
+
+
+def test_links_are_followed_inside_the_image_only(tmp_path: Path) -> None:
+    layer = layer_of(
+        {
+            "opt/up": link("../../../../.."),
+            "opt/round": link("round"),
+            "opt/up/y": Item(mode=0),
+            "opt/round/z": Item(mode=0),
+            "etc/hosts": link("/etc/hosts"),
+        }
+    )
+    report = of_layers(tmp_path, layer)
+    assert where(report, "F1") == ["/opt/round/z", "/y"] or where(report, "F1", "warn") == ["/y"]
+    assert where(report, "F4") == ["/etc/hosts"]
+
+
+def test_a_hard_link_has_the_mode_of_its_file(tmp_path: Path) -> None:
+    layer = layer_of({"opt/x": Item(mode=0o600), "opt/y": hard("opt/x"), "opt/z": hard("nothing")})
+    report = of_layers(tmp_path, layer)
+    assert where(report, "F1") == ["/opt/x", "/opt/y"]
+    assert where(report, "F14", "error") == ["/opt/z"]
+
+
+# -- hostile archives -----------------------------------------------------------------------------
+
+
+def test_f13_names_that_lead_out_are_errors_and_nothing_is_written(tmp_path: Path) -> None:
+    layer = layer_of({"../../evil": Item(), "/opt/absolute": Item(mode=0), "a/../../b": Item()})
+    report = of_layers(tmp_path, layer)
+    assert len(where(report, "F13", "error")) == 2
+    assert where(report, "F1") == ["/opt/absolute"]
+    assert [p.name for p in tmp_path.iterdir()] == ["image.tar"]
+
+
+def test_f13_names_that_are_not_utf_8_or_twice(tmp_path: Path) -> None:
+    layer = layer_of([("opt/\udcff\x1b[31m", Item(mode=0)), ("opt/a", Item()), ("opt/a", Item())])
+    report = of_layers(tmp_path, layer)
+    assert where(report, "F13", "info") == ["/opt/a", "/opt/\\xff\\x1b[31m"]
+    assert where(report, "F1") == ["/opt/\\xff\\x1b[31m"]
+
+
+def test_f13_a_path_that_is_too_long(tmp_path: Path) -> None:
+    report = of_layers(
+        tmp_path, layer_of({"a/" * 3000 + "x": Item(), "b" * 255: Item(), "c" * 256: Item()})
+    )
+    assert len(where(report, "F13", "error")) == 2
+
+
+def header(name: bytes = b"opt/x", size: bytes = b"%011o\0" % 0, kind: bytes = b"0") -> bytes:
+    block = bytearray(tarfile.TarInfo("x").tobuf(tarfile.USTAR_FORMAT))
+    block[:100] = name.ljust(100, b"\0")
+    block[124:136] = size
+    block[156:157] = kind
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+HUGE = b"\x80" + (1 << 70).to_bytes(11, "big")
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        b"no tar" * 200,
+        BASE[:1000],
+        header(size=HUGE),
+        header(size=b"\xff" * 12),
+        header(size=b"99999999999\0"),
+        header(kind=b"x", size=HUGE),
+        header(kind=b"L", size=b"%011o\0" % (100 << 20)),
+        header(kind=b"x", size=b"%011o\0" % 6) + b"9 a=b\n".ljust(512, b"\0"),
+        header(size=b"%011o\0" % (9 << 30)),
+        gzip.compress(BASE)[:-20],
+        b"\x1f\x8b\x08garbage" * 10,
+        b"\xfd7zXZ\0" + bytes(100),
+        b"BZh9" + bytes(100),
+        b"\x28\xb5\x2f\xfd" + bytes(100),
+    ],
+)
+def test_a_layer_that_is_no_tar_is_an_error_that_names_it(tmp_path: Path, layer: bytes) -> None:
+    with pytest.raises(LadingError) as raised:
+        checked(tmp_path, docker_archive([layer], config_of(layer)))
+    assert str(raised.value)
+
+
+def test_a_sparse_file_is_stepped_over(tmp_path: Path) -> None:
+    block = bytearray(header(kind=b"S", size=b"%011o\0" % 512))
+    block[482] = 1
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    layer = bytes(block) + bytes(512) + b"#" * 512 + layer_of({"opt/z": Item(mode=0)})
+    assert where(of_layers(tmp_path, layer), "F1") == ["/opt/z"]
+
+
+def test_a_bomb_of_gzip_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "_EXPANDS", 1 << 20)
+    layer = header(size=b"%011o\0" % (32 << 20)) + bytes(32 << 20)
+    archive = docker_archive([layer], config_of(layer), packed=True)
+    tracemalloc.start()
+    with pytest.raises(LadingError, match="can't be checked") as raised:
+        checked(tmp_path, archive)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert "unpacks to" in raised.value.why
+    assert peak < 15 << 20
+
+
+@pytest.mark.parametrize(
+    "config",
+    [b"[" * 100_000, b"{" * 10, b'{"rootfs": ' + b"[" * 50_000, b"\xff\xfe", b" " * (5 << 20)],
+)
+def test_json_that_is_deep_or_large_or_none(tmp_path: Path, config: bytes) -> None:
+    with pytest.raises(LadingError):
+        checked(tmp_path, docker_archive([BASE], config))
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        {"Env": 7, "Entrypoint": {"a": 1}, "Cmd": [1, None], "User": 5, "WorkingDir": []},
+        {"Env": [None, "=x", "A", "=", "A=1=2"], "Volumes": 3, "Healthcheck": "x"},
+        {"Env": ["PATH="], "Entrypoint": "a\0b", "Cmd": ["\0", ""]},
+        {"Env": ["LD_LIBRARY_PATH=:;:", "TZ=../../x", "LANG=../../../etc"]},
+    ],
+)
+def test_a_configuration_of_other_types_than_it_should_have(
+    tmp_path: Path, inner: dict[str, Any]
+) -> None:
+    config = made.settings([BASE], inner)
+    whole = json.loads(config)
+    whole["config"]["Env"] = inner["Env"]
+    assert checked(tmp_path, docker_archive([BASE], json.dumps(whole).encode())).platform
+
+
+@pytest.mark.parametrize("whole", [{"config": 3}, {"rootfs": []}, {}, {"rootfs": {"diff_ids": 1}}])
+def test_a_configuration_of_other_shapes(tmp_path: Path, whole: dict[str, Any]) -> None:
+    assert checked(tmp_path, docker_archive([BASE], json.dumps(whole).encode())).errors
+
+
+def test_an_archive_that_leads_out_of_itself(tmp_path: Path) -> None:
+    for items in (
+        {"../x": Item()},
+        {"/etc/passwd": Item()},
+        {"manifest.json": link("/etc/passwd")},
+        {"manifest.json": link("../../etc/passwd")},
+    ):
+        with pytest.raises(LadingError):
+            checked(tmp_path, layer_of(items))
+
+
+def test_links_in_an_archive_that_go_round(tmp_path: Path) -> None:
+    archive = layer_of({"manifest.json": link("b"), "b": link("manifest.json")})
+    assert where(checked(tmp_path, archive), "A2", "error")
+
+
+def test_a_file_that_is_not_there_is_a_mistake_of_the_user(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.tar", tmp_path):
+        with pytest.raises(DeclarationError):
+            examine(path, platform=PLATFORM)
+    (tmp_path / "empty.tar").touch()
+    with pytest.raises(LadingError, match="can't be checked"):
+        examine(tmp_path / "empty.tar", platform=PLATFORM)
+
+
+def test_contents_are_not_held(tmp_path: Path) -> None:
+    many = {f"opt/{i // 100}/{i}.py": Item(data=b"x" * 20_000) for i in range(1000)}
+    layer = layer_of(many)
+    for packed in (False, True):
+        file = tmp_path / "image.tar"
+        file.write_bytes(docker_archive([BASE, layer], config_of(BASE, layer), packed))
+        tracemalloc.start()
+        report = examine(file, platform=PLATFORM)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert report.facts["paths"] > 1000
+        assert peak < 10 << 20  # of 20 MB of content
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.tar")
+    for path in (tmp_path / "pipe.tar", Path("/dev/zero")):
+        with pytest.raises(DeclarationError):
+            examine(path, platform=PLATFORM)
+
+
+def test_links_that_make_an_image_ever_deeper(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Each entry goes through a link to the deepest folder so far.
+    deep = "/".join(["d"] * 1000)
+    items: list[tuple[str, Item]] = [("l0", link("."))]
+    for i in range(40):
+        items += [(f"l{i}/{deep}/x", Item()), (f"l{i + 1}", link(f"l{i}/{deep}"))]
+    report = of_layers(tmp_path, layer_of(items))
+    assert report.facts["paths"] < 20_000
+    monkeypatch.setattr(view, "STEPS", 10_000)
+    with pytest.raises(LadingError, match="can't be checked"):
+        of_layers(tmp_path, layer_of(items))
+
+
+def test_a_link_of_a_megabyte(tmp_path: Path) -> None:
+    layer = layer_of({"opt/l": link("a/" * 500_000), "opt/l/x": Item(mode=0)})
+    assert of_layers(tmp_path, layer).facts["paths"] == 11
+
+
+def test_an_image_has_only_so_many_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(view, "PATHS", 50)
+    assert of_layers(tmp_path, layer_of({f"opt/{i}": Item() for i in range(30)})).findings == ()
+    for names in ([f"opt/{i}" for i in range(60)], ["/".join(str(i) for i in range(300))]):
+        with pytest.raises(LadingError):
+            of_layers(tmp_path, layer_of({name: Item() for name in names}))
+
+
+def test_names_that_only_look_bad(tmp_path: Path) -> None:
+    layer = layer_of({"opt/..x": Item(), "opt/é": Item(), "./opt//b": Item(), "opt/...": Item()})
+    assert of_layers(tmp_path, layer).findings == ()
+
+
+def test_what_is_compressed_is_looked_into_as_what_is_not(tmp_path: Path) -> None:
+    files: dict[str, Item] = {**table.VENV, **table.WHEEL, **table.modules(12, 5)}
+    files["opt/venv/lib/libmpi.so.12"] = Item(data=table.MPICH)
+    layer = layer_of({**files, **table.LOCAL})
+    raw, packed = (of_layers(tmp_path, layer, packed=one) for one in (False, True))
+    assert {finding.id for finding in raw.findings} >= {"M4", "F10"}
+    assert raw == packed
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    edits=st.lists(
+        st.tuples(st.integers(0, 1 << 20), st.binary(min_size=1, max_size=8)), max_size=6
+    ),
+    cut=st.integers(0, 1 << 20),
+    packed=st.booleans(),
+)
+def test_whatever_is_changed_in_an_archive_is_a_report_or_an_error(
+    edits: Sequence[tuple[int, bytes]], cut: int, packed: bool
+) -> None:
+    data = bytearray(docker_archive([BASE, EXTRA], config_of(BASE, EXTRA), packed))
+    for at, new in edits:
+        at %= len(data)
+        data[at : at + len(new)] = new
+    if cut % 3 == 0:
+        del data[cut % len(data) :]
+    with tempfile.TemporaryDirectory() as folder_:
+        file = Path(folder_) / "image.tar"
+        file.write_bytes(data)
+        try:
+            assert examine(file, platform=PLATFORM).archive == "image.tar"
+        except LadingError as error:
+            assert str(error)
+        assert [p.name for p in Path(folder_).iterdir()] == ["image.tar"]
