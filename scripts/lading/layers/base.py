@@ -18,6 +18,7 @@ from lading.debian import Deb
 from lading.errors import LadingError
 from lading.facts import Facts
 from lading.files import digest_of
+from lading.layers import deb_lines
 from lading.locks import Header
 from lading.project import Base
 from lading.store import Artifact
@@ -101,7 +102,7 @@ def text_of(
     if base.debian is not None:
         about = f"Debian {base.debian.suite} with {', '.join(base.debian.packages) or 'no more'}."
         body += f"suite: {base.debian.suite}\npackages:\n"
-        body += "".join(f"  - {_flow(deb)}\n" for deb in debs)
+        body += "".join(f"  - {{{deb_lines.fields(deb)}}}\n" for deb in debs)
     else:
         # Where it comes from stands in project.yaml; a lock says what.
         about = "an image by its digest."
@@ -111,28 +112,16 @@ def text_of(
     return locks.text_of(header, body, f"The base {base.name}: {about}")
 
 
-def _flow(deb: Deb) -> str:
-    """One package a line, so that two locks compare well."""
-    return (
-        f"{{name: {deb.name}, version: {json.dumps(deb.version)}, "
-        f"architecture: {deb.architecture}, path: {json.dumps(deb.path)}, "
-        f"size: {deb.size}, sha256: {deb.sha256}}}"
-    )
-
-
 def read(path: Path) -> BaseLock | None:
     """The lock at this path; None if there is none. Raises `LadingError` if it is damaged."""
     text = locks.read(path)
     return None if text is None else parse(text, str(path))
 
 
-_QUOTED = r'"(?:[^"\\]|\\.)*"'
 LINE = re.compile(
-    rf"  (?P<fact>\w+): (?P<value>{_QUOTED})"
+    rf"  (?P<fact>\w+): (?P<value>{deb_lines.QUOTED})"
     r"|(?P<key>suite|digest): (?P<text>\S+)"
-    rf"|  - \{{name: (?P<name>[^\s,]+), version: (?P<version>{_QUOTED}), "
-    rf"architecture: (?P<architecture>[^\s,]+), path: (?P<path>{_QUOTED}), "
-    r"size: (?P<size>\d+), sha256: (?P<sha256>[0-9a-f]{64})\}"
+    rf"|  - \{{{deb_lines.FIELDS}\}}"
     r"|(?P<head>facts|packages):|"
 )
 """The lines that `text_of` writes. They are YAML, but nothing else in YAML is one of them."""
@@ -157,16 +146,7 @@ def parse(text: str, path: str) -> BaseLock:
             elif found["key"]:
                 said[found["key"]] = found["text"]
             elif found["name"]:
-                debs.append(
-                    Deb(
-                        name=found["name"],
-                        version=json.loads(found["version"]),
-                        architecture=found["architecture"],
-                        path=json.loads(found["path"]),
-                        size=int(found["size"]),
-                        sha256=found["sha256"],
-                    )
-                )
+                debs.append(deb_lines.deb_of(found))
         if not said or not facts:
             raise ValueError("the rest is missing")
         return BaseLock(

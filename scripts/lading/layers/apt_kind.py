@@ -1,0 +1,159 @@
+"""The apt layer, as the pipeline asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from lading import debian
+from lading.console import counted, size
+from lading.layers import apt, apt_image
+from lading.layers.apt import AptLock, Request
+from lading.layers.apt_section import AptSection
+from lading.layers.kind import Kind, Subject, Tools
+from lading.layers.pip import PipLock
+from lading.layers.source_section import in_order
+from lading.parts import Start
+from lading.project import Image, Project
+from lading.steps import Contribution
+from lading.store import Artifact, Source
+
+
+class Apt(Kind[Request, AptLock]):
+    """Debian packages, resolved by the base's own apt, installed with no network."""
+
+    name = "apt"
+    changed = "the packages, or what is installed on the base, have changed"
+
+    def wanted(self, image: Image, project: Project) -> bool:
+        if image.apt is not None or not image.source:
+            return image.apt is not None
+        return bool(section_of(image, project).run)
+
+    def request(self, subject: Subject) -> Request:
+        return Request(
+            image=subject.image.name,
+            section=section_of(subject.image, subject.project),
+            base=subject.base,
+            platform=subject.project.platform,
+            implied=implied(subject),
+            as_of=subject.image.as_of,
+        )
+
+    def read(self, folder: Path) -> AptLock | None:
+        return apt.read(folder)
+
+    def lock(self, request: Request, old: AptLock | None, tools: Tools) -> AptLock:
+        from lading.layers import apt_resolve
+
+        if request.as_of is not None:
+            tools.note(
+                f"  {request.image}: as-of does not reach Debian's packages: its mirrors have "
+                "only today's"
+            )
+        found = apt_resolve.resolve(
+            request.sets,
+            request.base,
+            tools,
+            old=old.debs if old else (),
+            what=f"images.{request.image}.apt",
+        )
+        if found.unpinned:
+            tools.note(
+                f"  {request.image}: the locked versions no longer fit; all are resolved anew"
+            )
+        for name, (was, now) in sorted(found.replaced.items()):
+            tools.note(f"  {name}: the base's {was} is replaced by {now}")
+        return apt.made(
+            found.sets,
+            old,
+            inputs=request.digest,
+            command=f"doit lock:{request.image}",
+            what=request.image,
+        )
+
+    def write(self, folder: Path, lock: AptLock) -> None:
+        apt.write(folder, lock)
+
+    def sources(
+        self, request: Request, lock: AptLock, lacking: Sequence[Artifact], tools: Tools
+    ) -> Mapping[str, Sequence[Source]]:
+        from lading.layers import apt_resolve
+
+        wanted = {artifact.sha256 for artifact in lacking}
+        debs = [deb for deb in lock.debs if deb.sha256 in wanted]
+        return debian.locate(debs, apt_resolve.mirrors_of(request.base, tools))
+
+    def contribute(self, request: Request, lock: AptLock, start: Start) -> Contribution:
+        return apt_image.contribute(lock)
+
+    def moved(self, old: AptLock | None, new: AptLock) -> list[str]:
+        return moved(old, new)
+
+    def summary(self, request: Request, lock: AptLock) -> str:
+        total = sum(deb.size for deb in lock.debs)
+        kept = len(lock.sets.get("run", ()))
+        among = f" ({kept} in the image)" if "build" in lock.sets else ""
+        return f"{counted(len(lock.debs), 'Debian package')}{among}, {size(total)}"
+
+
+def section_of(image: Image, project: Project) -> AptSection:
+    """The packages of an image, with those that its sources need to run."""
+    declared = image.apt or AptSection()
+    needed = [
+        package
+        for source in in_order(image.source, project.sources)
+        for package in source.apt.run
+        if package not in declared.run
+    ]
+    return replace(declared, run=(*declared.run, *dict.fromkeys(needed)))
+
+
+def implied(subject: Subject) -> tuple[str, ...]:
+    """What is needed to build Python packages, where there is something to build with: the
+    headers of Debian's own Python.
+    """
+    image, pip = subject.image, subject.locks.get("pip")
+    if image.apt is None or not image.apt.build or subject.base.facts.package_manager != "apt":
+        return ()
+    built = image.pip is not None and bool(image.pip.no_binary)
+    if isinstance(pip, PipLock):
+        built = built or any(not pin.is_wheel for pin in pip.pins)
+    named = {package.partition("=")[0] for package in (*image.apt.build, *image.apt.run)}
+    if not built or subject.facts.python != "/usr/bin/python3" or "python3-dev" in named:
+        return ()
+    return ("python3-dev",)
+
+
+def moved(old: AptLock | None, new: AptLock) -> list[str]:
+    """What changed between two locks, a line each; nothing for a first one."""
+    if old is None:
+        return []
+    before, after = _versions(old), _versions(new)
+    lines: list[str] = []
+    for name in sorted({*before, *after}):
+        was, now = before.get(name), after.get(name)
+        if was is None and now is not None:
+            lines.append(f"+ {name} {now[0]} ({now[1]})")
+        elif now is None and was is not None:
+            lines.append(f"- {name} {was[0]} ({was[1]})")
+        elif was is not None and now is not None and was != now:
+            lines.append(
+                f"{name} {was[0]} → {now[0]}"
+                if was[0] != now[0]
+                else f"{name} {now[0]}: {was[1]} → {now[1]}"
+            )
+    return lines
+
+
+def _versions(lock: AptLock) -> dict[str, tuple[str, str]]:
+    """Every package's version, and what it is installed for."""
+    found: dict[str, tuple[str, str]] = {}
+    for deb in lock.debs:
+        sets = ", ".join(name for name in apt.SETS if deb in lock.sets.get(name, ()))
+        found[deb.name] = (deb.version, sets)
+    return found
+
+
+APT = Apt()
