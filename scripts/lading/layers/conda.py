@@ -1,0 +1,487 @@
+"""The conda layer's lock: resolved by py-rattler for the base's platform and glibc.
+
+Three files: `conda.lock`, py-rattler's LockFile, is the truth; `explicit.txt`, conda's own form
+of it, follows from it; `prefix.yaml` says what the packages' contents bring with them. All of
+them name channels, none a server.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lading import locks
+from lading.conda import environment, explicit
+from lading.conda.activation import Variable
+from lading.conda.environment import Environment
+from lading.conda.explicit import Package
+from lading.conda.names import declared
+from lading.errors import DeclarationError, EnvironmentProblem, LadingError
+from lading.facts import Facts
+from lading.files import digest_of, write_text
+from lading.layers.conda_section import CondaSection
+from lading.layers.kind import Tools
+from lading.locks import Header
+from lading.requirements import normalised
+from lading.store import Artifact
+
+if TYPE_CHECKING:
+    from lading.conda import worker
+    from lading.conda.channels import Channels
+
+FORMAT = 1
+TAR = "prefix.tar"
+"""What the staged prefix of a lock is called in the store, under its key."""
+FILES = ("explicit.txt", "prefix.yaml", "conda.lock")
+"""The lock's files; the one that makes it valid is the last."""
+
+SUBDIRS = {"linux/amd64": ("linux-64", "x86_64"), "linux/arm64": ("linux-aarch64", "aarch64")}
+"""What conda calls a platform, and its oldest processor."""
+
+KERNEL = "4.18"
+"""The Linux that packages are resolved for: of the oldest systems that HPC centres run (EL 8)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """Everything a conda lock is made from. `overridden`: variables that the image sets itself."""
+
+    image: str
+    section: CondaSection
+    wanted: Environment
+    names: tuple[str, ...]
+    urls: Mapping[str, str]
+    facts: Facts
+    platform: str
+    as_of: date | None
+    overridden: tuple[str, ...] = ()
+
+    @property
+    def subdir(self) -> str:
+        return SUBDIRS[self.platform][0]
+
+    @property
+    def specs(self) -> tuple[str, ...]:
+        return tuple(spec.text for spec in self.wanted.specs)
+
+    @property
+    def constraints(self) -> tuple[str, ...]:
+        """What holds although nobody asks for it: a base's own conda needs the base's Python."""
+        own = self.facts.python.startswith(f"{self.section.prefix}/")
+        if self.section.installer == "conda" and own and self.facts.python_version:
+            return (f"python {'.'.join(self.facts.python_version.split('.')[:2])}.*",)
+        return ()
+
+    @property
+    def virtual(self) -> tuple[tuple[str, str, str], ...]:
+        """The virtual packages of the target: name, version, build. Never the host's."""
+        found = [("__unix", "0", "0"), ("__linux", KERNEL, "0")]
+        if self.facts.glibc:
+            found.append(("__glibc", self.facts.glibc, "0"))
+        found.append(("__archspec", "1", SUBDIRS[self.platform][1]))
+        if self.section.cuda:
+            found.append(("__cuda", self.section.cuda, "0"))
+        return tuple(found)
+
+    @property
+    def target(self) -> str:
+        """In words, what is resolved for."""
+        said = f"glibc {self.facts.glibc}" if self.facts.glibc else "no glibc"
+        cuda = f", CUDA {self.section.cuda}" if self.section.cuda else ""
+        return f"{self.subdir}, {said}{cuda}" + (f", as of {self.as_of}" if self.as_of else "")
+
+    @cached_property
+    def digest(self) -> str:
+        """The sha256 of the inputs: where channels are is none of them, nor the installer."""
+        return digest_of(
+            {
+                "channels": self.names,
+                "urls": dict(self.urls),
+                "specs": self.specs,
+                "constraints": self.constraints,
+                "virtual": self.virtual,
+                "subdir": self.subdir,
+                "priority": self.section.channel_priority,
+                "prefix": self.section.prefix,
+                "as-of": str(self.as_of or ""),
+                "overridden": self.overridden,
+            }
+        )
+
+
+def request(
+    root: Path,
+    image: str,
+    section: CondaSection,
+    facts: Facts,
+    platform: str,
+    as_of: date | None,
+    overridden: Sequence[str] = (),
+) -> Request:
+    """Reads what is wanted, once. Raises `DeclarationError` for what can't be locked."""
+    wanted = read_wanted(root, image, section)
+    names, urls = environment.channels_of(wanted)
+    if not names:
+        raise DeclarationError(
+            f"images.{image}.conda: no channel is named",
+            do="channels: [conda-forge]",
+        )
+    if not wanted.specs:
+        raise DeclarationError(
+            f"images.{image}.conda: {section.file or 'packages'} names no package"
+        )
+    return Request(
+        image=image,
+        section=section,
+        wanted=wanted,
+        names=names,
+        urls=urls,
+        facts=facts,
+        platform=platform,
+        as_of=as_of,
+        overridden=tuple(sorted(overridden)),
+    )
+
+
+def read_wanted(root: Path, image: str, section: CondaSection) -> Environment:
+    """What the section and its file ask for; the section's own channels go before the file's."""
+    here = f"images.{image}.conda"
+    if section.file:
+        try:
+            text = (root / section.file).read_text(encoding="utf-8-sig")
+        except (OSError, ValueError) as error:
+            raise DeclarationError(f"{section.file}: can't be read", why=str(error)) from error
+        wanted = environment.parse(section.file, text)
+    else:
+        specs = [environment.checked(text, f"{here}.packages") for text in section.packages]
+        wanted = Environment(specs=tuple(specs))
+    own = tuple((channel, f"{here}.channels") for channel in section.channels)
+    return replace(wanted, channels=(*own, *wanted.channels))
+
+
+# -- the lock's files -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class CondaLock:
+    """A conda lock as read.
+
+    specs: what was asked for, for conda's own history. scripts: packages whose link scripts run
+    in the image, with these scripts. distributions: the Python packages that come along, by
+    normalised name (PEP 503).
+    """
+
+    header: Header
+    packages: tuple[Package, ...]
+    prefix: str
+    specs: tuple[str, ...]
+    variables: tuple[Variable, ...]
+    scripts: tuple[tuple[str, tuple[str, ...]], ...]
+    distributions: Mapping[str, str]
+    texts: Mapping[str, str]
+
+    @property
+    def artifacts(self) -> tuple[Artifact, ...]:
+        return tuple(package.artifact for package in self.packages)
+
+    @property
+    def python_version(self) -> str:
+        """Of the Python among the packages; empty without one."""
+        return next((p.version for p in self.packages if p.name == "python"), "")
+
+    @cached_property
+    def key(self) -> str:
+        """The sha256 that the staged prefix is called by."""
+        return prefix_key(self.prefix, self.specs, self.packages)
+
+
+def prefix_key(prefix: str, specs: Sequence[str], packages: Sequence[Package]) -> str:
+    """Of everything that a staged prefix is made from."""
+    listed = [[package.url, package.sha256] for package in packages]
+    return digest_of({"format": FORMAT, "prefix": prefix, "specs": specs, "packages": listed})
+
+
+def read(folder: Path) -> CondaLock | None:
+    """The lock in this folder; None if there is none. Raises `LadingError` if it is damaged, or
+    explicit.txt is not what follows from conda.lock.
+    """
+    texts: dict[str, str] = {}
+    for name in FILES:
+        text = locks.read(folder / name)
+        if text is None:
+            return None
+        texts[name] = text
+    return parsed(texts, folder)
+
+
+def parsed(texts: Mapping[str, str], folder: Path) -> CondaLock:
+    """The lock out of its files' texts; `folder` is for messages."""
+    paths = {name: str(folder / name) for name in FILES}
+    header, _ = locks.split(texts["conda.lock"], paths["conda.lock"])
+    for name in FILES[:2]:
+        if locks.split(texts[name], paths[name])[0] != header:
+            raise _apart(paths[name], "its header is another one")
+    packages = explicit.locked(texts["conda.lock"], paths["conda.lock"])
+    listed = explicit.listed(texts["explicit.txt"], paths["explicit.txt"])
+    expected = tuple((package.url, package.sha256) for package in packages)
+    if listed != expected:
+        odd = sorted(set(listed) ^ set(expected))
+        raise _apart(paths["explicit.txt"], odd[0][0] if odd else "the order is another one")
+    said = _parse_prefix(texts["prefix.yaml"], paths["prefix.yaml"])
+    return replace(said, header=header, packages=packages, texts=dict(texts))
+
+
+def _apart(path: str, why: str) -> LadingError:
+    return LadingError(
+        f"{path}: does not follow from conda.lock",
+        why=why,
+        do="undo the edit, or delete conda.lock and lock again",
+    )
+
+
+def write(folder: Path, lock: CondaLock) -> None:
+    """Writes the lock's files, conda.lock last."""
+    for name in FILES:
+        write_text(folder / name, lock.texts[name])
+
+
+def _prefix_text(lock: CondaLock) -> str:
+    """The body of prefix.yaml: YAML, in a form that is read line by line."""
+    quote = json.dumps
+    lines = [f"prefix: {lock.prefix}"]
+    lines += ["specs:", *(f"  - {quote(spec)}" for spec in lock.specs)]
+    if lock.variables:
+        lines.append("variables:  # what activation would set")
+        lines += [f"  {v.name}: {quote(v.value)}  # {v.script}" for v in lock.variables]
+    if lock.scripts:
+        lines.append("scripts:  # run while the image is built")
+        lines += [f"  {name}: {quote(list(paths))}" for name, paths in lock.scripts]
+    if lock.distributions:
+        lines.append("python:  # what pip takes for installed")
+        lines += [f"  {name}: {quote(version)}" for name, version in lock.distributions.items()]
+    return "\n".join(lines) + "\n"
+
+
+_QUOTED = r'"(?:[^"\\]|\\.)*"'
+_PREFIX_LINE = re.compile(
+    r"prefix: (?P<prefix>/\S+)"
+    r"|(?P<head>specs|variables|scripts|python):(?:  #.*)?"
+    rf"|  - (?P<item>{_QUOTED})"
+    rf"|  (?P<key>[\w.-]+): (?P<value>{_QUOTED}|\[.*\])(?:  # (?P<note>.*))?|"
+)
+
+
+def _parse_prefix(text: str, path: str) -> CondaLock:
+    """What prefix.yaml says; the rest of the lock is empty. Raises `LadingError`."""
+    header, body = locks.split(text, path)
+    first = text[: len(text) - len(body)].count("\n") + 1
+    prefix, head = "", ""
+    specs: list[str] = []
+    variables: list[Variable] = []
+    scripts: list[tuple[str, tuple[str, ...]]] = []
+    distributions: dict[str, str] = {}
+    for number, line in enumerate(body.split("\n"), first):
+        found = _PREFIX_LINE.fullmatch(line)
+        try:
+            if found is None:
+                raise ValueError("not a line of a lock")
+            head = found["head"] or head
+            prefix = found["prefix"] or prefix
+            value = json.loads(found["item"] or found["value"] or "null")
+            if found["item"]:
+                specs.append(value)
+            elif found["key"] and head == "variables":
+                one = Variable(name=found["key"], value=str(value), script=found["note"] or "")
+                variables.append(one)
+            elif found["key"] and head == "scripts":
+                scripts.append((found["key"], tuple(map(str, value))))
+            elif found["key"] and head == "python":
+                distributions[found["key"]] = str(value)
+        except ValueError as error:
+            raise LadingError(
+                f"{path}:{number}: not a lock of a conda prefix",
+                why=str(error),
+                do="undo the edit, or delete the file and lock again",
+            ) from error
+    return CondaLock(
+        header=header,
+        packages=(),
+        prefix=prefix,
+        specs=tuple(specs),
+        variables=tuple(variables),
+        scripts=tuple(scripts),
+        distributions=distributions,
+        texts={},
+    )
+
+
+# -- resolving ------------------------------------------------------------------------------
+
+
+def lock(asked: Request, old: CondaLock | None, tools: Tools) -> CondaLock:
+    """Resolves a request, fetches what it resolved to, and looks what that brings along; pins of
+    `old` are kept where they still fit. Raises `LadingError` with the solver's explanation.
+    """
+    from lading.conda.channels import Channels
+    from lading.layers import conda_store
+
+    channels = Channels(environ=tools.environ, named=asked.urls)
+    for line in asked.wanted.ignored:
+        tools.note(f"  {line}")
+    body = solved(asked, old, channels, tools)
+    packages = explicit.locked(body, "conda.lock")
+    foreign = [p for p in packages if p.subdir not in (asked.subdir, "noarch")]
+    if foreign:
+        raise LadingError(f"{foreign[0].file} is for {foreign[0].subdir}, not {asked.subdir}")
+    contents = conda_store.fetched(packages, channels, tools)
+    made = CondaLock(
+        header=Header(command="", date=locks.today(), inputs=""),
+        packages=packages,
+        prefix=asked.section.prefix,
+        specs=asked.specs,
+        variables=(),
+        scripts=tuple((c.name, c.scripts) for c in contents if c.scripts),
+        distributions={
+            normalised(name): version
+            for one in contents
+            for name, version in sorted(one.distributions)
+        },
+        texts={"conda.lock": body},
+    )
+    variables = conda_store.activated(asked, made, contents, tools)
+    return _dressed(asked, old, replace(made, variables=variables))
+
+
+def _dressed(asked: Request, old: CondaLock | None, made: CondaLock) -> CondaLock:
+    """The lock with its files' texts: one header, whose date moves when any of them moves."""
+    bodies = {
+        "conda.lock": made.texts["conda.lock"],
+        "explicit.txt": explicit.render(made.packages, asked.subdir),
+        "prefix.yaml": _prefix_text(made),
+    }
+    before = None
+    if old is not None:
+        kept = {name: locks.split(text, name)[1] for name, text in old.texts.items()}
+        before = (old.header, "".join(f"{kept[name].strip()}\n" for name in FILES))
+    header = locks.renewed(
+        before,
+        asked.digest,
+        "".join(f"{bodies[name].strip()}\n" for name in FILES),
+        f"doit lock:{asked.image}",
+    )
+    about = {
+        "conda.lock": f"The conda packages of the image {asked.image}: {asked.target}.\n"
+        "# A LockFile, as rattler and pixi have it; behind channel:/// stands a channel's name.",
+        "explicit.txt": "The same as a list. For conda itself, put your channel_alias in the place "
+        "of channel:// .",
+        "prefix.yaml": "What these packages bring to the image with them.",
+    }
+    texts = {name: locks.text_of(header, bodies[name], about[name]) for name in FILES}
+    return replace(made, header=header, texts=texts)
+
+
+def solved(asked: Request, old: CondaLock | None, channels: Channels, tools: Tools) -> str:
+    """The LockFile that py-rattler resolves the request to.
+
+    Raises `DeclarationError` for a spec that is none, `EnvironmentProblem` for a channel that
+    can't be asked, `LadingError` with the reason where nothing fits.
+    """
+    from lading.conda import worker
+    from lading.layers import conda_store
+
+    every = channels.all(asked.names)
+    question = {
+        "channels": [{"name": c.name, "url": c.url} for c in every],
+        "specs": [_with_url(spec, channels) for spec in asked.wanted.specs],
+        "constraints": list(asked.constraints),
+        "virtual": [list(one) for one in asked.virtual],
+        "subdir": asked.subdir,
+        "priority": asked.section.channel_priority,
+        # The whole of that day counts.
+        "before": str(asked.as_of + timedelta(days=1)) if asked.as_of else "",
+        "kept": [[p.file, p.sha256] for p in old.packages] if old is not None else [],
+        "cache": str(tools.store.root / "repodata"),
+    }
+    try:
+        text: str = conda_store.answered("solve", question, tools, channels.settings)
+    except worker.Refused as refused:
+        raise _explained(asked, refused, [c.name for c in every]) from refused
+    return text
+
+
+def _with_url(spec: environment.Spec, channels: Channels) -> str:
+    """A spec as the solver takes it: it knows a single package's channel by its URL."""
+    if not spec.channel:
+        return spec.text
+    (name,), _ = declared([(spec.channel, spec.where)])
+    return f"{channels.one(name).url}::{spec.rest}"
+
+
+def _explained(asked: Request, refused: worker.Refused, channels: Sequence[str]) -> LadingError:
+    """Why nothing was resolved, in plain words."""
+    named = ", ".join(channels)
+    if refused.kind == "spec":
+        text = str(refused.found["spec"])
+        where = next(
+            (spec.where for spec in asked.wanted.specs if text.endswith(spec.rest)),
+            f"images.{asked.image}.conda",
+        )
+        return DeclarationError(f"{where}: {text!r} is no spec of a package", why=refused.text)
+    if refused.kind == "channel":
+        return EnvironmentProblem(
+            f"images.{asked.image}.conda: a channel can't be read ({named})",
+            why=refused.text.replace("Caused by: ", ""),
+            do="check the channel's name, the network, and `channel_alias` and "
+            "`custom_channels` in your .condarc",
+        )
+    if refused.kind != "unsolved":
+        return LadingError(f"images.{asked.image}.conda: {refused.text}")
+    why = refused.text.removeprefix("Cannot solve the request because of: ").strip()
+    hints = list(_hints(asked, why, refused.found.get("lacking", {})))
+    guilty = [
+        f"{spec.where}: {spec.text}"
+        for spec in asked.wanted.specs
+        if re.search(rf"(?<![\w.-]){re.escape(spec.name)}(?![\w.-])", why)
+    ]
+    return LadingError(
+        f"images.{asked.image}.conda: no packages of {named} fit {asked.target}",
+        why=condensed(why) + ("\n\nasked for in\n" + "\n".join(guilty[:8]) if guilty else ""),
+        do="; ".join(hints) or "loosen one of these specs",
+    )
+
+
+def _hints(
+    asked: Request, why: str, lacking: Mapping[str, Mapping[str, Sequence[str]]]
+) -> list[str]:
+    hints: list[str] = []
+    for name, found in lacking.items():
+        if found.get("near"):
+            hints.append(f"there is no {name}; do you mean {', '.join(found['near'])}?")
+        elif found.get("versions"):
+            hints.append(f"of {name} there are {', '.join(found['versions'])}")
+        else:
+            hints.append(f"there is no {name} in these channels")
+    if "__glibc" in why:
+        has = f"has glibc {asked.facts.glibc}" if asked.facts.glibc else "has no glibc"
+        hints.append(f"the base {has}: choose a newer base, or older packages")
+    if "__cuda" in why and not asked.section.cuda:
+        hints.append("packages for CUDA are resolved with `cuda:`, as cuda: 12.4")
+    return hints
+
+
+LONGEST = 40
+"""Lines of an explanation that are shown."""
+
+
+def condensed(text: str) -> str:
+    """The solver's explanation, cut to what a screen holds."""
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    if len(lines) > LONGEST:
+        lines = [*lines[:LONGEST], f"… and {len(lines) - LONGEST} lines more"]
+    return "\n".join(lines)

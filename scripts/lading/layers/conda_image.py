@@ -1,0 +1,161 @@
+"""What the conda layer adds to an image: a prefix that was made beforehand, or what the base's own
+conda installs.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+from lading.conda.explicit import BASE, Package
+from lading.layers.conda import TAR, CondaLock, Request
+from lading.steps import Add, Content, Contribution, Derived, Mount, Run, Step, Stored
+
+LENT = "/dev/shm/lading"
+"""Where a build lends files to a step: a mount point below / would stay behind in the layer."""
+PACKAGES = "conda/packages"
+SHA256_SINCE = "24.9"
+"""The first conda that takes a sha256 in an explicit file; those before take an md5."""
+
+
+def contribute(asked: Request, lock: CondaLock) -> Contribution:
+    """The layer's steps, variables and files."""
+    by_conda = asked.section.installer == "conda"
+    files, steps = _by_conda(lock) if by_conda else _as_a_whole(lock)
+    path = next((v.value for v in lock.variables if v.name == "PATH"), "")
+    return Contribution(
+        steps=tuple(steps),
+        path=(*filter(None, path.split(":")), f"{lock.prefix}/bin"),
+        env={
+            "CONDA_PREFIX": lock.prefix,
+            **{v.name: v.value for v in lock.variables if v.name != "PATH"},
+            **asked.wanted.variables,
+        },
+        labels=_labels(asked, lock),
+        files=files,
+    )
+
+
+def _labels(asked: Request, lock: CondaLock) -> dict[str, str]:
+    versions = {package.name: package.version for package in lock.packages}
+    names = sorted({spec.name for spec in asked.wanted.specs} & versions.keys())
+    labels = {"conda.packages": " ".join(f"{name}={versions[name]}" for name in names)}
+    if lock.python_version:
+        labels["python.version"] = lock.python_version
+    return labels
+
+
+# -- a prefix made beforehand ---------------------------------------------------------------
+
+
+def _as_a_whole(lock: CondaLock) -> tuple[dict[str, Content], list[Step]]:
+    steps: list[Step] = [
+        Add(
+            source=f"conda/{TAR}",
+            target="/",
+            why=f"{len(lock.packages)} conda packages, installed into {lock.prefix} before the "
+            "build from what is locked: the base needs neither conda nor a Python for it.",
+        )
+    ]
+    if lock.scripts:
+        names = ", ".join(name for name, _ in lock.scripts)
+        steps.append(
+            Run(
+                why=f"Scripts that packages want run once they are installed: {names}.",
+                commands=tuple(_script(lock, name, path) for name, path in _in_order(lock)),
+            )
+        )
+    if lock.python_version:
+        steps.append(
+            Run(
+                why="Bytecode, but for the packages' own tests, so that a read-only image starts "
+                "fast. Files that no Python can compile are found in many packages.",
+                commands=(compiled(lock.prefix, lock.python_version),),
+            )
+        )
+    return {f"conda/{TAR}": Derived(key=lock.key, name=TAR)}, steps
+
+
+def compiled(prefix: str, version: str) -> str:
+    """The command that compiles all modules; Pythons before 3.7 know bytecode by time only."""
+    major, minor = (int(part) for part in re.findall(r"\d+", f"{version}.0")[:2])
+    mode = "\n--invalidation-mode unchecked-hash" if (major, minor) >= (3, 7) else ""
+    jobs = " -j 0" if (major, minor) >= (3, 5) else ""
+    return (
+        # -B: else what it imports itself gets bytecode of the other kind first.
+        f"{{ {prefix}/bin/python -B -m compileall -qq{jobs} -x '/tests?/'{mode}\n"
+        f"{prefix}/lib/python{major}.{minor} || true; }}"
+    )
+
+
+def _in_order(lock: CondaLock) -> list[tuple[str, str]]:
+    """Packages and their scripts: all pre-link ones first, as everything is linked at once."""
+    pairs = [(name, path) for name, paths in lock.scripts for path in paths]
+    return sorted(pairs, key=lambda pair: not pair[1].endswith("-pre-link.sh"))
+
+
+def _script(lock: CondaLock, name: str, path: str) -> str:
+    """Runs a package's script as conda does, and shows what it has to say."""
+    package = next(package for package in lock.packages if package.name == name)
+    build = package.stem.rsplit("-", 2)[2]
+    number = re.search(r"\d+$", build)
+    settings = {
+        "PREFIX": lock.prefix,
+        "ROOT_PREFIX": lock.prefix,
+        "PKG_NAME": name,
+        "PKG_VERSION": package.version,
+        "PKG_BUILDNUM": number[0] if number else "0",
+    }
+    said = f"{lock.prefix}/.messages.txt"
+    words = " ".join(f"{key}={shlex.quote(value)}" for key, value in settings.items())
+    return (
+        f'{words}\n"$(command -v bash || command -v sh)" {shlex.quote(f"{lock.prefix}/{path}")}\n'
+        f"&& {{ [ ! -f {said} ] || {{ cat {said} && rm {said}; }}; }}"
+    )
+
+
+# -- by the base's own conda ----------------------------------------------------------------
+
+
+def _by_conda(lock: CondaLock) -> tuple[dict[str, Content], list[Step]]:
+    at = f"{LENT}/conda"
+    files: dict[str, Content] = {
+        "conda/sha256.txt": _explicit(lock, f"{at}/packages", sha256=True),
+        "conda/md5.txt": _explicit(lock, f"{at}/packages", sha256=False),
+        **{
+            f"{PACKAGES}/{p.channel}/{p.subdir}/{p.file}": Stored(sha256=p.sha256)
+            for p in lock.packages
+        },
+    }
+    newer = f"printf '%s\\n' {SHA256_SINCE} \"$(conda --version 2>&1 | sed 's/[^0-9]*//')\""
+    return files, [
+        Run(
+            why="By the base's own conda: exactly the locked packages, lent to this one step, with "
+            "no network. It checks their hashes once more; which kind, depends on how old it is.",
+            mounts=(Mount(source="conda", target=at),),
+            commands=(
+                f"if {newer} |\nsort -V -C; then list=sha256; else list=md5; fi",
+                f"conda install -y -p {lock.prefix} --no-deps --offline --file {at}/$list.txt",
+                "conda clean -a -y",
+                _renamed(lock.prefix, f"{at}/packages"),
+            ),
+        )
+    ]
+
+
+def _renamed(prefix: str, folder: str) -> str:
+    """The command that puts channels' names where conda noted the folder that was lent to it."""
+    lent = f"file://{folder}/"
+    return (
+        f"find {prefix}/conda-meta -name '*.json' -exec sed -i\n"
+        f'-e \'s,"channel": "{lent}\\(.*\\)/[^/"]*","channel": "\\1",\'\n'
+        f"-e 's,{lent},{BASE},g' {{}} + &&\nsed -i 's,{lent},,g' {prefix}/conda-meta/history"
+    )
+
+
+def _explicit(lock: CondaLock, folder: str, *, sha256: bool) -> bytes:
+    def line(package: Package) -> str:
+        check = f"#sha256:{package.sha256}" if sha256 else f"#{package.md5}" if package.md5 else ""
+        return f"file://{folder}/{package.channel}/{package.subdir}/{package.file}{check}\n"
+
+    return ("@EXPLICIT\n" + "".join(map(line, lock.packages))).encode()

@@ -1,0 +1,153 @@
+"""The conda layer, as the pipeline asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from lading.console import counted, size
+from lading.errors import DeclarationError
+from lading.facts import Facts
+from lading.layers import conda, conda_image
+from lading.layers.conda import CondaLock, Request
+from lading.layers.kind import Kind, Subject, Tools
+from lading.parts import Start
+from lading.project import Image, Project
+from lading.steps import Contribution
+from lading.store import Artifact, Source
+
+
+class Conda(Kind[Request, CondaLock]):
+    """conda packages: resolved and installed by py-rattler, into /opt/conda."""
+
+    name = "conda"
+    changed = "the packages, the channels, the base's glibc or the options have changed"
+
+    def request(self, subject: Subject) -> Request:
+        section = subject.image.conda
+        assert section is not None
+        image = subject.image
+        if image.pip is not None or pip_requirements(subject.project, image) is not None:
+            raise DeclarationError(
+                f"images.{image.name}: pip's packages on top of conda's can't be locked yet",
+                do="take them from a conda channel, or all of them from pip",
+            )
+        return conda.request(
+            subject.project.root,
+            subject.image.name,
+            section,
+            subject.facts,
+            subject.project.platform,
+            subject.image.as_of,
+            tuple(subject.image.env),
+        )
+
+    def read(self, folder: Path) -> CondaLock | None:
+        return conda.read(folder)
+
+    def lock(self, request: Request, old: CondaLock | None, tools: Tools) -> CondaLock:
+        new = conda.lock(request, old, tools)
+        for name, _ in new.scripts:
+            tools.note(f"  {name} has a script of its own, which runs while the image is built")
+        for variable in new.variables:
+            tools.note(f"  {variable.name}={variable.value}, set by {variable.script}")
+        return new
+
+    def write(self, folder: Path, lock: CondaLock) -> None:
+        conda.write(folder, lock)
+
+    def sources(
+        self, request: Request, lock: CondaLock, lacking: Sequence[Artifact], tools: Tools
+    ) -> Mapping[str, Sequence[Source]]:
+        from lading.conda.channels import Channels
+        from lading.layers import conda_store
+
+        channels = Channels(environ=tools.environ, named=request.urls)
+        return conda_store.sources(lock.packages, lacking, channels)
+
+    def prepare(self, request: Request, lock: CondaLock, tools: Tools) -> None:
+        """Makes the prefix that goes in as a whole, of packages that are in the store."""
+        from lading.layers import conda_store
+
+        if request.section.installer == "rattler":
+            conda_store.prepared(request, lock, tools)
+
+    def prepared(self, request: Request, lock: CondaLock, tools: Tools) -> bool:
+        """Whether there is nothing left to prepare: one stat."""
+        by_conda = request.section.installer == "conda"
+        return by_conda or tools.store.has_derived(lock.key, conda.TAR)
+
+    def contribute(self, request: Request, lock: CondaLock, start: Start) -> Contribution:
+        return conda_image.contribute(request, lock)
+
+    def moved(self, old: CondaLock | None, new: CondaLock) -> list[str]:
+        return moved(old, new)
+
+    def summary(self, request: Request, lock: CondaLock) -> str:
+        total = sum(package.size or 0 for package in lock.packages)
+        return f"{counted(len(lock.packages), 'conda package')}, {size(total)}"
+
+    def facts(self, lock: CondaLock, facts: Facts) -> Facts:
+        if not lock.python_version:
+            return facts
+        return replace(
+            facts, python=f"{lock.prefix}/bin/python", python_version=lock.python_version
+        )
+
+
+def moved(old: CondaLock | None, new: CondaLock) -> list[str]:
+    """What changed between two locks, a line each; nothing for a first one."""
+    if old is None:
+        return []
+    before = {package.name: package for package in old.packages}
+    after = {package.name: package for package in new.packages}
+    lines: list[str] = []
+    for name in sorted({*before, *after}):
+        was, now = before.get(name), after.get(name)
+        if was is None and now is not None:
+            lines.append(f"+ {name} {now.version}")
+        elif now is None and was is not None:
+            lines.append(f"- {name} {was.version}")
+        elif was is not None and now is not None and was != now:
+            if was.version != now.version:
+                lines.append(f"{name} {was.version} → {now.version}")
+            elif (was.channel, was.file) != (now.channel, now.file):
+                lines.append(f"{name} {was.channel}/{was.file} → {now.channel}/{now.file}")
+            else:
+                lines.append(f"{name} {was.version}: its file is another one")
+    variables = {v.name: v.value for v in old.variables}, {v.name: v.value for v in new.variables}
+    if variables[0] != variables[1]:
+        lines.append("the variables that activation would set")
+    return lines
+
+
+def constraints(lock: CondaLock) -> Mapping[str, str]:
+    """The Python packages that a conda layer installs, normalised name (PEP 503) to version: what
+    pip on top of it takes for installed. Read from the packages' own metadata.
+    """
+    return lock.distributions
+
+
+def pip_requirements(project: Project, image: Image) -> tuple[str, bytes] | None:
+    """The `pip:` section of an image's environment.yaml as a file of requirements: the YAML's path,
+    and its lines where they stand there; None without one. Raises `DeclarationError`.
+    """
+    if image.conda is None or not image.conda.file:
+        return None
+    wanted = conda.read_wanted(project.root, image.name, image.conda)
+    text = ""
+    for line, where in wanted.pip:
+        number = int(where.rpartition(":")[2])
+        text += "\n" * (number - 1 - text.count("\n")) + line + "\n"
+    return (image.conda.file, text.encode()) if text else None
+
+
+def comparison(lock: CondaLock) -> str:
+    """What activation would set and the image sets instead, for `doit env:NAME` to print."""
+    if not lock.variables:
+        return "no package sets variables when conda activates\n"
+    return "".join(f"+{v.name}={v.value}  # {v.script}\n" for v in lock.variables)
+
+
+CONDA = Conda()
