@@ -3,25 +3,6 @@
 # Everything it needs lies beside it. By hand (BuildKit; or podman build):
 #   docker build --network none -t astropy:2026.11.22 build/astropy/context
 
-# A stage for what has to be built; what it needs for that stays behind.
-FROM localhost/lading/base/debian-13:1f83664091ee53f0 AS wheels
-
-# The times that steps write: the locks' date, 2026-11-22, never the clock.
-ARG SOURCE_DATE_EPOCH="1795305600"
-
-# docopt 0.6.2 has no wheel: it is built here, from locked build requirements, and only the
-# wheel leaves this stage.
-RUN --mount=type=bind,source=pip/bin,target=/dev/shm/lading/bin \
-    --mount=type=bind,source=pip/sdists/docopt,target=/dev/shm/lading/sdists \
-    --mount=type=bind,source=pip/build-docopt,target=/dev/shm/lading/build \
-    : lent c7ba43dee866ac26 && \
-    umask 022 && \
-    export HOME=/dev/shm UV_NO_CACHE=1 UV_OFFLINE=1 UV_NO_CONFIG=1 UV_NO_PROGRESS=1 \
-        UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=hardlink && \
-    /dev/shm/lading/bin/uv build --wheel --quiet --python /usr/bin/python3 \
-        --no-index --find-links /dev/shm/lading/build \
-        --out-dir /wheels /dev/shm/lading/sdists/docopt-0.6.2.tar.gz
-
 # The base debian-13, as locked.
 FROM localhost/lading/base/debian-13:1f83664091ee53f0
 
@@ -40,8 +21,7 @@ ENV LANG="C.UTF-8" \
 # step and are never a layer; the hashes are checked once more; bytecode is compiled, but for
 # the packages' own tests, so that a read-only image starts fast.
 RUN --mount=type=bind,source=pip,target=/dev/shm/lading/pip \
-    --mount=type=bind,from=wheels,source=/wheels,target=/dev/shm/lading/built \
-    : lent 38f5e926ed17458d && \
+    : lent 17e16cb7c981b7e6 && \
     umask 022 && \
     export HOME=/dev/shm UV_NO_CACHE=1 UV_OFFLINE=1 UV_NO_CONFIG=1 UV_NO_PROGRESS=1 \
         UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=hardlink && \
@@ -52,7 +32,8 @@ RUN --mount=type=bind,source=pip,target=/dev/shm/lading/pip \
         --requirements /dev/shm/lading/pip/requirements.txt && \
     /dev/shm/lading/pip/bin/uv pip install --quiet --python /opt/venv \
         --no-index --no-deps \
-        --find-links /dev/shm/lading/built --requirements /dev/shm/lading/pip/built.txt && \
+        --find-links /dev/shm/lading/pip/built/docopt \
+        --requirements /dev/shm/lading/pip/built.txt && \
     { /opt/venv/bin/python -m compileall -qq -j 0 -x '/tests?/' \
         --invalidation-mode unchecked-hash /opt/venv/lib || true; } && \
     find /opt/venv -name uv_cache.json -delete && find /opt/venv -path '*.dist-info/RECORD' \

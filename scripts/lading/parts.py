@@ -1,0 +1,111 @@
+"""Parts: what is compiled by itself, once, and kept in the store under its key.
+
+A part is built as an image of its own that holds nothing but what came out (its last stage is
+FROM scratch). It is shared by all images that stand on the same base and options, and by all
+engines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from lading import keys, plan
+from lading.plan import Plan
+from lading.steps import Arg, Content, Contribution, Copy, Stage, Step
+
+OUT = "/lading/out"
+"""Where a part puts what is kept of it."""
+PRODUCT = "product.tar"
+"""What came out, whole, as a deterministic tar in the store."""
+
+
+FILES = "files"
+"""What came out, as a folder of files, where these go into a context one by one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """What an image gets of a product: a choice of its files (`PRODUCT`), or all of them, as a
+    folder (`FILES`).
+    """
+
+    key: str
+    name: str
+    keep: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Something that is built by itself: what for people, its plan, and what is taken from it.
+
+    parts: what must be made before it.
+    epoch: seconds since 1970; nothing in the product is younger.
+    """
+
+    what: str
+    key: str
+    plan: Plan
+    epoch: int
+    shares: tuple[Share, ...] = ()
+    parts: tuple[Part, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """Where building starts: the base, and the steps that bring what is built with."""
+
+    reference: str
+    platform: str
+    root: Path
+    epoch: int
+    steps: tuple[Step, ...] = ()
+    files: Mapping[str, Content] = field(default_factory=dict)
+    parts: tuple[Part, ...] = ()
+
+    def part(
+        self,
+        name: str,
+        what: str,
+        steps: tuple[Step, ...],
+        files: Mapping[str, Content],
+        why: str,
+    ) -> Part:
+        """A part that is built upon this start; its steps leave what is kept in `OUT`."""
+        epoch = Arg(
+            name="SOURCE_DATE_EPOCH",
+            value=str(self.epoch),
+            why="The times that steps write: the locks' date, never the clock.",
+        )
+        build = Stage(
+            name="build", base=self.reference, steps=(epoch, *self.steps, *steps), why=why
+        )
+        out = Copy(source=f"{OUT}/", target="/", stage="build", why="Nothing else is kept.")
+        last = Stage(base="scratch", steps=(out,), why="What came out, and what is taken from it.")
+        made = plan.make(
+            name,
+            f"{what}: written by lading; what it leaves is kept in the store.",
+            (build, last),
+            {**self.files, **files},
+        )
+        return Part(
+            what=what,
+            key=keys.key_of(made, {}, self.platform, self.root),
+            plan=made,
+            epoch=self.epoch,
+            parts=self.parts,
+        )
+
+    def with_tools(self, added: Contribution) -> Start:
+        """This start with what a layer brings to build with."""
+        if not added.tools:
+            return self
+        return replace(
+            self,
+            steps=(*self.steps, *added.tools),
+            files={**self.files, **added.tool_files},
+            parts=(*self.parts, *added.parts),
+            epoch=max([self.epoch, *(part.epoch for part in added.parts)]),
+        )

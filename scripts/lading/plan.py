@@ -1,0 +1,79 @@
+"""What an image is built from, as data: stages in order, and the files of the build context."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from lading import dockerfile
+from lading.files import digest_of
+from lading.steps import Content, Label, Run, Stage, Step
+
+if TYPE_CHECKING:
+    from lading.parts import Part
+
+KEY_LABEL = "lading.key"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What an image is built from: the stages, the files of the build context, and the parts
+    that some of these files come out of.
+    """
+
+    name: str
+    title: str
+    stages: tuple[Stage, ...]
+    files: Mapping[str, Content]
+    parts: tuple[Part, ...] = ()
+
+    def text(self, key: str) -> str:
+        """The Dockerfile; without a key, the text that the key is computed over."""
+        stages = self.stages
+        if key:
+            label = Label(
+                values={KEY_LABEL: key},
+                why="What this image is called by: the sha256 of everything it is made from.",
+            )
+            *before, last = stages
+            last = Stage(base=last.base, steps=(*last.steps, label), why=last.why)
+            stages = (*before, last)
+        return dockerfile.render(self.title, stages)
+
+
+def make(
+    name: str,
+    title: str,
+    stages: tuple[Stage, ...],
+    files: Mapping[str, Content],
+    parts: tuple[Part, ...] = (),
+) -> Plan:
+    """A plan whose steps say what they are lent."""
+    told = _told_what_is_lent(stages, files)
+    return Plan(name=name, title=title, stages=told, files=files, parts=parts)
+
+
+def _told_what_is_lent(
+    stages: tuple[Stage, ...], files: Mapping[str, Content]
+) -> tuple[Stage, ...]:
+    """Puts a digest of the files that a step is lent into its text.
+
+    Podman keeps a step's result by the text alone, whatever the mounts hold.
+    """
+
+    def told(step: Step) -> Step:
+        if not isinstance(step, Run) or not step.mounts:
+            return step
+        # What a stage gives follows from all that went into it.
+        sources = tuple("" if mount.stage else f"{mount.source}/" for mount in step.mounts)
+        lent = {at: identity(what) for at, what in files.items() if at.startswith(sources)}
+        return replace(step, commands=(f": lent {digest_of(lent)[:16]}", *step.commands))
+
+    return tuple(replace(stage, steps=tuple(map(told, stage.steps))) for stage in stages)
+
+
+def identity(content: Content) -> str:
+    """What tells one content from another; of the project's files only the path."""
+    return hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else str(content)

@@ -1,0 +1,80 @@
+"""One build in the engine: its log in a file and on the console, and what came of it, checked."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import IO
+
+from lading.console import Line, duration
+from lading.engines import BuildFailed, ImageInfo
+from lading.errors import LadingError
+from lading.plan import KEY_LABEL
+from lading.state import State
+
+NOISE = re.compile(r"#\d+ (sha256:|DONE|CACHED|\.\.\.|exporting|naming|writing)")
+"""What BuildKit prints besides its steps and what they print."""
+
+
+def build(
+    state: State,
+    context: Path,
+    name: str,
+    *,
+    key: str,
+    log: Path,
+    what: str,
+    cache: bool = True,
+) -> ImageInfo:
+    """Builds a context and tags it `name`; the whole output goes to `log`.
+
+    Raises `BuildFailed`, which says where the log is.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        log.open("w", encoding="utf-8") as file,
+        state.console.lines(f"build {what}", keep="step ") as show,
+    ):
+        start = time.monotonic()
+        try:
+            identity = state.engine.build(
+                context,
+                name,
+                platform=state.project.platform,
+                log=lambda line: _both(file, show, line, start),
+                cache=cache,
+            )
+        except BuildFailed as failed:
+            failed.context = context
+            if not failed.do:
+                failed.do = f"all of its output is in {log.relative_to(state.project.root)}"
+            raise
+    info = state.engine.inspect(identity)
+    if info is None or info.labels.get(KEY_LABEL) != key:
+        raise LadingError(
+            f"{name} was built, but the engine shows another image under that name",
+            do="someone else is building with the same engine: run it again",
+        )
+    state.forget("images")
+    return info
+
+
+STEP = re.compile(r"(?:STEP (\d+/\d+): |#\d+ \[(?:\S+ +)?(\d+/\d+)\] )RUN (.*)")
+"""A step that runs something, as Podman's log and BuildKit's begin it; what it runs."""
+FILLER = re.compile(
+    r"(?:--mount=\S+ +|: lent \w+ +&& +|umask 022 +&& +|cd \S+ +&& +|export [^&]*&& +|[ \\])+"
+)
+"""What stands before the command that a step is there for."""
+
+
+def _both(file: IO[str], show: Line, line: str, start: float) -> None:
+    file.write(line + "\n")
+    file.flush()
+    if found := STEP.search(line):
+        seconds = duration(time.monotonic() - start)
+        command = FILLER.match(found[3])
+        told = found[3][command.end() if command else 0 :]
+        show(f"step {found[1] or found[2]} after {seconds}: {told}")
+    elif not NOISE.match(line):
+        show(line)

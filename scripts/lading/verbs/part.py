@@ -1,0 +1,72 @@
+"""Making a part: building it in the engine, and keeping what came out in the store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lading import context, prefix
+from lading.console import size
+from lading.files import disk_errors
+from lading.parts import FILES, PRODUCT, Part, Share
+from lading.state import State
+from lading.verbs import building
+
+
+def there(state: State, part: Part) -> bool:
+    """Whether the store has all that is taken from a part."""
+    return state.store.has_derived(part.key, PRODUCT) and all(
+        state.store.has_derived(share.key, share.name) for share in part.shares
+    )
+
+
+def folder(state: State, part: Part) -> Path:
+    """Where its context and its log are; parts of one name can be built at the same time."""
+    return state.project.root / "build" / "parts" / f"{part.plan.name}-{part.key[:8]}"
+
+
+def ensure(state: State, part: Part) -> str:
+    """The part is there: made if it is not, never twice. Returns how much it is."""
+    if not there(state, part):
+        for needed in part.parts:
+            ensure(state, needed)
+        product = state.store.derived(part.key, PRODUCT, lambda out: make(state, part, out))
+        for share in part.shares:
+            _take(state, part, share, product)
+    return size(state.store.made(part.key, PRODUCT).stat().st_size)
+
+
+def _take(state: State, part: Part, share: Share, product: Path) -> None:
+    def write(out: Path) -> None:
+        if share.name == FILES:
+            prefix.unpack(product, out)
+        else:
+            prefix.choose(product, out, part.epoch, share.keep, share.drop)
+
+    state.store.derived(share.key, share.name, write)
+
+
+def make(state: State, part: Part, out: Path, *, cache: bool = True) -> None:
+    """Builds the part, and writes what it left as a tar. The engine keeps none of it."""
+    place = folder(state, part)
+    context.make(part.plan, part.key, state.project.root, state.store, place / "context")
+    name = f"localhost/lading/part/{part.plan.name}:{part.key[:16]}"
+    building.build(
+        state,
+        place / "context",
+        name,
+        key=part.key,
+        log=place / "build.log",
+        what=part.what,
+        cache=cache,
+    )
+    saved = out.with_name(f"{out.name}.saved")
+    try:
+        with disk_errors(saved), saved.open("wb") as file:
+            for chunk in state.engine.save(name):
+                file.write(chunk)
+        with disk_errors(out):
+            prefix.write(saved, out, part.epoch)
+    finally:
+        saved.unlink(missing_ok=True)
+        state.engine.remove(name)
+        state.forget("images")
