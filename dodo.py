@@ -1,13 +1,13 @@
 """The graph, and only the graph: one group of tasks a verb, one task an image.
 
-lock -> fetch -> dockerfile -> build -> check -> archive
+lock -> fetch -> dockerfile -> build -> check -> archive -> sif
 """
 
 from collections.abc import Iterator
 
 from lading.config import DOIT_CONFIG
 from lading.tasks import Entry, open_project
-from lading.verbs import archive, base, build, check, dockerfile, fetch, lock
+from lading.verbs import archive, base, build, check, dockerfile, fetch, lock, sif, source, verify
 
 __all__ = ["DOIT_CONFIG"]
 
@@ -17,7 +17,10 @@ pipeline = open_project("project.yaml")
 def task_lock() -> Iterator[Entry]:
     """pin everything that goes in: versions, files, sha256 (locks/)"""
     yield from pipeline.bases("lock", make=base.lock, current=base.lock_current)
-    yield from pipeline.images("lock", lock, after=["lock:base:{base}"])
+    yield from pipeline.sources(make=source.lock, current=source.lock_current)
+    yield from pipeline.images(
+        "lock", lock, after=["lock:base:{base}"], of_sources=["lock:source:{source}"]
+    )
 
 
 def task_fetch() -> Iterator[Entry]:
@@ -27,7 +30,12 @@ def task_fetch() -> Iterator[Entry]:
 
 def task_dockerfile() -> Iterator[Entry]:
     """write the Dockerfile with its whole context (build/NAME/context)"""
-    yield from pipeline.images("dockerfile", dockerfile, after=["fetch:{name}"])
+    yield from pipeline.images(
+        "dockerfile",
+        dockerfile,
+        after=["fetch:{name}"],
+        of_sources=["build:source:{source}@{base}"],
+    )
 
 
 def task_build() -> Iterator[Entry]:
@@ -38,6 +46,9 @@ def task_build() -> Iterator[Entry]:
         current=base.build_current,
         clean=base.clean,
         after=["lock:base:{base}"],
+    )
+    yield from pipeline.compiled(
+        make=source.build, current=source.build_current, clean=source.clean
     )
     yield from pipeline.images("build", build, after=["dockerfile:{name}", "build:base:{base}"])
 
@@ -50,3 +61,13 @@ def task_check() -> Iterator[Entry]:
 def task_archive() -> Iterator[Entry]:
     """write the tarball for Docker, Podman and Apptainer (dist/NAME.tar)"""
     yield from pipeline.images("archive", archive, after=["check:{name}"])
+
+
+def task_sif() -> Iterator[Entry]:
+    """make dist/NAME.sif with Apptainer and test it; when asked for"""
+    yield from pipeline.images("sif", sif, after=["archive:{name}"])
+
+
+def task_verify() -> Iterator[Entry]:
+    """build it all again from nothing, and compare; when asked for"""
+    yield from pipeline.images("verify", verify, after=["archive:{name}"])

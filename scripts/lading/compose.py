@@ -5,24 +5,25 @@ Nothing here asks a network or an engine: what comes out follows from committed 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import PurePosixPath
 
-from lading import dockerfile
-from lading.files import digest_of
+from lading import plan as plans
 from lading.layers import base as bases
 from lading.layers import kinds
 from lading.layers.base import BaseLock
 from lading.layers.kind import AnyKind, Lock, Request
+from lading.layers.source_image import LAST, Compiled
 from lading.locks import Header
+from lading.parts import Start
+from lading.plan import Plan
 from lading.project import Image, Project
 from lading.steps import Arg, Cmd, Content, Contribution, Copy, Env, Label, Run, Stage, Step
 from lading.store import Artifact
 
 SHARE = "/usr/share/lading"
-KEY_LABEL = "lading.key"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,48 +41,29 @@ class Locked:
 
     base: BaseLock
     layers: tuple[Layer, ...] = ()
+    sources: tuple[Compiled, ...] = ()
 
-    @property
+    @cached_property
     def texts(self) -> Mapping[str, str]:
         """Every lock's file name and text."""
         texts = {"base.yaml": self.base.text}
         for layer in self.layers:
             texts |= layer.lock.texts
+        for compiled in self.sources:
+            texts |= {f"sources/{name}": text for name, text in compiled.texts.items()}
         return texts
 
-    @property
+    @cached_property
     def artifacts(self) -> tuple[Artifact, ...]:
         """All that the layers' locks name; the base is made by itself."""
         return tuple(artifact for layer in self.layers for artifact in layer.lock.artifacts)
 
-    @property
+    @cached_property
     def header(self) -> Header:
         """The header with the latest date: nothing in the image is younger."""
         headers = [self.base.header, *(layer.lock.header for layer in self.layers)]
+        headers += [header for compiled in self.sources for header in compiled.headers]
         return max(headers, key=lambda header: header.date)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What an image is built from: the stages, and the files of the build context."""
-
-    name: str
-    title: str
-    stages: tuple[Stage, ...]
-    files: Mapping[str, Content]
-
-    def text(self, key: str) -> str:
-        """The Dockerfile; without a key, the text that the key is computed over."""
-        stages = self.stages
-        if key:
-            label = Label(
-                values={KEY_LABEL: key},
-                why="What this image is called by: the sha256 of everything it is made from.",
-            )
-            *before, last = stages
-            last = Stage(base=last.base, steps=(*last.steps, label), why=last.why)
-            stages = (*before, last)
-        return dockerfile.render(self.title, stages)
 
 
 def version(image: Image, locked: Locked) -> str:
@@ -99,16 +81,18 @@ def plan(project: Project, image: Image, locked: Locked) -> Plan:
     """The stages and files of an image."""
     base = project.bases[image.base]
     reference = bases.reference(base, locked.base)
-    added = _contributions(locked, reference)
+    added = _contributions(project, locked, reference)
+    mpi = _mpi(image, locked)
     epoch = Arg(
         name="SOURCE_DATE_EPOCH",
         value=str(locked.header.epoch),
         why=f"The times that steps write: the locks' date, {locked.header.date}, never the clock.",
     )
     files: dict[str, Content] = dict(added.files)
-    steps: list[Step] = [epoch, _environment(image, added)]
+    steps: list[Step] = [epoch, _environment(image, added, mpi)]
     steps += _users(image, "before-layers")
     steps += added.steps
+    steps += mpi.steps
     steps += _own_files(image, files)
     steps += _users(image, "after-layers")
     steps += _share(image, locked, files)
@@ -119,12 +103,7 @@ def plan(project: Project, image: Image, locked: Locked) -> Plan:
         steps=tuple(steps),
         why=f"The base {base.name}, as locked.",
     )
-    before = tuple(
-        Stage(name=stage.name, base=stage.base, why=stage.why, steps=(epoch, *stage.steps))
-        for stage in added.stages
-    )
-    before, (final,) = _told_what_is_lent(before, files), _told_what_is_lent((final,), files)
-    return Plan(
+    return plans.make(
         name=image.name,
         title=(
             f"{image.name}: written by lading from project.yaml and locks/; "
@@ -133,69 +112,68 @@ def plan(project: Project, image: Image, locked: Locked) -> Plan:
             f"  docker build --network none -t {name(project, image, locked)}"
             f" build/{image.name}/context"
         ),
-        stages=(*before, final),
+        stages=(final,),
         files=files,
+        parts=added.parts,
     )
 
 
-BUILDER = "tools"
-"""The stage with what the layers bring to build with."""
-
-
-def _contributions(locked: Locked, reference: str) -> Contribution:
-    """What all layers add, as one. What they bring to build with makes a stage of its own."""
+def _contributions(project: Project, locked: Locked, reference: str) -> Contribution:
+    """What all layers add, as one; each is built upon what those before it bring to build with."""
     layers = {layer.kind.name: layer for layer in locked.layers}
     found: list[Contribution] = []
-    tools: list[Step] = []
-    for kind in kinds.ADDED:
-        layer = layers.get(kind.name)
-        if layer is not None:
-            start = BUILDER if tools else reference
-            found.append(kind.contribute(layer.request, layer.lock, start))
-            tools += found[-1].tools
-    stages = tuple(stage for one in found for stage in one.stages)
-    if any(stage.base == BUILDER for stage in stages):
-        why = "What is needed to build, and stays behind."
-        stages = (Stage(name=BUILDER, base=reference, steps=tuple(tools), why=why), *stages)
+    start = Start(
+        reference=reference,
+        platform=project.platform,
+        root=project.root,
+        epoch=locked.base.header.epoch,
+    )
+    for name in kinds.ADDED:
+        added: list[Contribution] = []
+        if name == "source":
+            added = [compiled.contribution() for compiled in locked.sources]
+        elif name in layers:
+            layer = layers[name]
+            added = [layer.kind.contribute(layer.request, layer.lock, start)]
+        for one in added:
+            start = start.with_tools(one)
+        found += added
+    steps = [step for one in found for step in one.steps]
+    if steps.count(LAST) > 1:
+        last = len(steps) - 1 - steps[::-1].index(LAST)
+        steps = [step for at, step in enumerate(steps) if step != LAST or at == last]
     return Contribution(
-        stages=stages,
-        steps=tuple(step for one in found for step in one.steps),
+        steps=tuple(steps),
         path=tuple(folder for one in reversed(found) for folder in one.path),
         env={name: value for one in found for name, value in one.env.items()},
         labels={name: value for one in found for name, value in one.labels.items()},
         files={at: what for one in found for at, what in one.files.items()},
+        parts=tuple(part for one in found for part in one.parts),
     )
 
 
-def _told_what_is_lent(
-    stages: tuple[Stage, ...], files: Mapping[str, Content]
-) -> tuple[Stage, ...]:
-    """Puts a digest of the files that a step is lent into its text.
+def _mpi(image: Image, locked: Locked) -> Contribution:
+    """What lets a host's MPI take the place of the image's own."""
+    if not image.mpi:
+        return Contribution()
+    from lading.layers import mpi_image, pip_image
+    from lading.layers.pip import PipLock
 
-    Podman keeps a step's result by the text alone, whatever the mounts hold.
-    """
-
-    def told(step: Step) -> Step:
-        if not isinstance(step, Run) or not step.mounts:
-            return step
-        # What a stage gives follows from all that went into it.
-        sources = tuple("" if mount.stage else f"{mount.source}/" for mount in step.mounts)
-        lent = {at: _identity(what) for at, what in files.items() if at.startswith(sources)}
-        return replace(step, commands=(f": lent {digest_of(lent)[:16]}", *step.commands))
-
-    return tuple(replace(stage, steps=tuple(map(told, stage.steps))) for stage in stages)
+    found = (layer.lock for layer in locked.layers if isinstance(layer.lock, PipLock))
+    pins = {pin.name: pin.version for lock in found for pin in lock.pins}
+    return Contribution(
+        env=mpi_image.environment(image.mpi, pins, pip_image.VENV),
+        steps=mpi_image.steps(image.mpi, pins, pip_image.VENV),
+    )
 
 
-def _identity(content: Content) -> str:
-    return hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else str(content)
-
-
-def _environment(image: Image, added: Contribution) -> Env:
+def _environment(image: Image, added: Contribution, mpi: Contribution) -> Env:
     values = {
         "LANG": "C.UTF-8",
         "PYTHONNOUSERSITE": "1",
         "PYTHONPATH": "",
         **added.env,
+        **mpi.env,
         **({"PATH": ":".join([*added.path, "$PATH"])} if added.path else {}),
         **image.env,
     }

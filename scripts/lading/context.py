@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from lading import uv
-from lading.compose import Plan
 from lading.files import disk_errors, tree
-from lading.steps import Content, Stored, Unpacked
+from lading.plan import Plan
+from lading.steps import Content, Derived, Stored, Unpacked
 from lading.store import Store
 
 
@@ -23,7 +23,7 @@ def make(plan: Plan, key: str, root: Path, store: Store, folder: Path) -> None:
     fresh = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(fresh, ignore_errors=True)
     with disk_errors(fresh):
-        for at, content in flattened(plan.files, root):
+        for at, content in flattened(plan.files, root, store):
             put(content, fresh / at, root, store)
         put(plan.text(key).encode(), fresh / "Dockerfile", root, store)
         # COPY takes the modes along, and a user's umask must not reach an image.
@@ -39,7 +39,7 @@ def is_whole(plan: Plan, key: str, root: Path, store: Store, folder: Path) -> bo
 
     Files out of the store are held against it by size and mode, all others by content and mode.
     """
-    wanted = dict(flattened(plan.files, root)) | {"Dockerfile": plan.text(key).encode()}
+    wanted = dict(flattened(plan.files, root, store)) | {"Dockerfile": plan.text(key).encode()}
     there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     try:
         return there == set(wanted) and all(
@@ -57,6 +57,8 @@ def _same(content: Content, path: Path, root: Path, store: Store) -> bool:
             return _alike(path, store.path(content.sha256))
         case Unpacked():
             return _alike(path, store.root / "derived" / content.sha256 / "uv")
+        case Derived():
+            return _alike(path, store.made(content.key, content.name))
         case PurePosixPath():
             source = root / content
             return _mode(path) == mode_of(source) and filecmp.cmp(path, source, shallow=False)
@@ -69,14 +71,25 @@ def _alike(path: Path, stored: Path) -> bool:
     return _mode(path) == _mode(stored) and filecmp.cmp(path, stored, shallow=False)
 
 
-def flattened(files: Mapping[str, Content], root: Path) -> Iterator[tuple[str, Content]]:
-    """Each file of the context; a folder of the project is its files, in order."""
+def flattened(
+    files: Mapping[str, Content], root: Path, store: Store
+) -> Iterator[tuple[str, Content]]:
+    """Each file of the context; a folder is its files, in order."""
     for at, content in sorted(files.items()):
-        if not isinstance(content, PurePosixPath):
+        if isinstance(content, PurePosixPath):
+            for inside, path in tree(root / content, root).items():
+                yield f"{at}/{inside}".rstrip("/"), PurePosixPath(path.relative_to(root))
+        elif (
+            isinstance(content, Derived)
+            and (made := store.made(content.key, content.name)).is_dir()
+        ):
+            for path in sorted(made.iterdir()):
+                yield (
+                    f"{at}/{path.name}",
+                    Derived(key=content.key, name=f"{content.name}/{path.name}"),
+                )
+        else:
             yield at, content
-            continue
-        for inside, path in tree(root / content, root).items():
-            yield f"{at}/{inside}".rstrip("/"), PurePosixPath(path.relative_to(root))
 
 
 def put(content: Content, path: Path, root: Path, store: Store) -> None:
@@ -93,6 +106,8 @@ def put(content: Content, path: Path, root: Path, store: Store) -> None:
             link(
                 store.derived(content.sha256, "uv", lambda out: uv.extract_binary(wheel, out)), path
             )
+        case Derived():
+            link(store.made(content.key, content.name), path)
         case PurePosixPath():
             shutil.copyfile(root / content, path)
             path.chmod(mode_of(root / content))

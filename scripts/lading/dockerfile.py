@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from functools import cache
 
-from lading.steps import Arg, Cmd, Copy, Env, Label, Mount, Run, Stage, Step
+from lading.steps import Add, Arg, Cmd, Copy, Env, Label, Mount, Run, Stage, Step
 
 WIDTH = 96
 
@@ -23,7 +23,7 @@ def render(title: str, stages: Sequence[Stage]) -> str:
     for stage in stages:
         name = f" AS {stage.name}" if stage.name else ""
         parts.append(f"{_comment(stage.why)}FROM {stage.base}{name}\n")
-        parts += [_comment(step.why) + _instruction(step) for step in stage.steps]
+        parts += [_comment(step.why) + instruction(step) for step in stage.steps]
     return "\n".join(parts)
 
 
@@ -34,18 +34,19 @@ def quoted(value: str) -> str:
 
 @cache
 def _comment(text: str) -> str:
-    lines = [
-        line
-        for paragraph in text.splitlines()
-        for line in textwrap.wrap(
-            paragraph, WIDTH - 2, break_long_words=False, break_on_hyphens=False
-        )
-        or [""]
-    ]
+    lines = [line for paragraph in text.splitlines() for line in _wrapped(paragraph)]
     return "".join(f"# {line}".rstrip() + "\n" for line in lines)
 
 
-def _instruction(step: Step) -> str:
+def _wrapped(paragraph: str) -> list[str]:
+    if len(paragraph) <= WIDTH - 2 and paragraph.isprintable():
+        return [paragraph]  # as textwrap would say, only slower
+    lines = textwrap.wrap(paragraph, WIDTH - 2, break_long_words=False, break_on_hyphens=False)
+    return lines or [""]
+
+
+def instruction(step: Step) -> str:
+    """One step, without its comment."""
     match step:
         case Arg():
             return f"ARG {step.name}={quoted(step.value)}\n"
@@ -54,7 +55,10 @@ def _instruction(step: Step) -> str:
         case Label():
             return "LABEL " + _pairs({json.dumps(k): v for k, v in step.values.items()}, "      ")
         case Copy():
-            return f"COPY {json.dumps([step.source, step.target])}\n"
+            stage = f"--from={step.stage} " if step.stage else ""
+            return f"COPY {stage}{json.dumps([step.source, step.target])}\n"
+        case Add():
+            return f"ADD {json.dumps([step.source, step.target])}\n"
         case Cmd():
             return f"CMD {json.dumps(list(step.arguments))}\n"
         case Run():

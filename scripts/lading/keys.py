@@ -6,23 +6,30 @@ It follows from committed files alone, so that two machines that never met agree
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path, PurePosixPath
 
-from lading.compose import Locked, Plan
 from lading.errors import LadingError
 from lading.files import digest_of, sha256_of, tree
+from lading.plan import Plan
+from lading.steps import Derived
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the same declarations and locks would give another image."""
 
 
-def key_of(plan: Plan, locked: Locked, platform: str, root: Path) -> str:
-    """The image's key, in hexadecimal: over the Dockerfile, the locks and the recipe's files."""
+def key_of(plan: Plan, locks: Mapping[str, str], platform: str, root: Path) -> str:
+    """The key, in hexadecimal: over the Dockerfile, the locks' texts and the recipe's files."""
     own = {
         at: digest_of_tree(root / content, root)
         for at, content in plan.files.items()
         if isinstance(content, PurePosixPath)
+    }
+    made = {
+        at: [content.key, content.name]
+        for at, content in plan.files.items()
+        if isinstance(content, Derived)
     }
     # The locks go in by their own texts, so not once more as files of the context.
     texts = {
@@ -34,9 +41,10 @@ def key_of(plan: Plan, locked: Locked, platform: str, root: Path) -> str:
         {
             "format": FORMAT,
             "platform": platform,
-            "locks": {name: _sha256_of(text) for name, text in locked.texts.items()},
+            "locks": {name: _sha256_of(text) for name, text in locks.items()},
             "dockerfile": plan.text(key=""),
             "files": own,
+            "made": made,
             "texts": texts,
         }
     )

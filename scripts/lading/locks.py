@@ -42,7 +42,7 @@ def today() -> date:
 
 def folder(root: Path, kind: str, name: str, platform: str) -> Path:
     """Where the locks of one thing lie; `kind` is images, bases or sources."""
-    return root / "locks" / kind / name / platform.replace("/", "-")
+    return root / f"locks/{kind}/{name}/{platform.replace('/', '-')}"
 
 
 def text_of(header: Header, body: str, about: str) -> str:

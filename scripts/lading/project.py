@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lading.errors import DeclarationError
-from lading.layers import pip_section
+from lading.layers import apt_section, conda_section, pip_section, source_section
+from lading.layers.apt_section import AptSection
+from lading.layers.conda_section import CondaSection
 from lading.layers.pip_section import PipSection
+from lading.layers.source_section import SourceBuild
 from lading.schema.nodes import MapNode, Node, ScalarNode, UnreadableError, read, text_of
 from lading.schema.problems import Place, RejectedError, Report, quoted, written
 from lading.schema.scalars import (
@@ -29,13 +32,16 @@ from lading.schema.scalars import (
     Text,
     Version,
 )
-from lading.schema.shapes import Converted, Either, Field, List, Map, Record
+from lading.schema.shapes import VARIABLES, Converted, Either, Field, List, Map, Record
+from lading.sif import section as sif_section
+from lading.sif.section import SifSection
 
 T = TypeVar("T")
 
 FORMAT = 1
 PLATFORMS = ("linux/amd64", "linux/arm64")
 POINTS = ("before-layers", "after-layers")
+MPIS = ("mpich", "openmpi")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +64,8 @@ class Base:
 @dataclass(frozen=True, kw_only=True)
 class Image:
     """`files` maps absolute paths in the image to paths in the project; `run` maps points
-    (`POINTS`) to commands; `line` is where project.yaml declares the image.
+    (`POINTS`) to commands; `mpi` is one of `MPIS` or empty; `allow` maps findings of the checks
+    ("F1:/opt/x") to the reason why they are let through; `line` is where project.yaml declares it.
     """
 
     name: str
@@ -67,13 +74,18 @@ class Image:
     version: str = ""
     description: str = ""
     as_of: date | None = None
+    apt: AptSection | None = None
+    conda: CondaSection | None = None
     pip: PipSection | None = None
+    source: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     run: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     cmd: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
+    mpi: str = ""
+    allow: Mapping[str, str] = field(default_factory=dict)
     line: int = 0
 
 
@@ -88,10 +100,16 @@ class Project:
     registry: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     bases: Mapping[str, Base] = field(default_factory=dict)
+    sources: Mapping[str, SourceBuild] = field(default_factory=dict)
     images: Mapping[str, Image] = field(default_factory=dict)
+    sif: SifSection = field(default_factory=SifSection)
 
 
-SECTIONS: Mapping[str, Record[Any]] = {"pip": pip_section.SECTION}
+SECTIONS: Mapping[str, Record[Any] | Either[Any]] = {
+    "apt": apt_section.SECTION,
+    "conda": conda_section.SECTION,
+    "pip": pip_section.SECTION,
+}
 """The kinds of layers an image can have; each also is a field of `Image`."""
 
 # The grammars of the OCI distribution specification and of Docker's references to images.
@@ -117,6 +135,7 @@ def _line(expected: str) -> Text:
 
 
 _BASE_NAME = _name("the name of a base")
+_SOURCE_NAME = _name("the name of a source")
 _RESERVED = "is reserved: tasks are called like that"
 
 
@@ -243,22 +262,15 @@ _IMAGE = Record(
             name: Field(kind=section, about=f"the layer that {name} makes")
             for name, section in SECTIONS.items()
         },
-        "env": Field(
-            kind=Map(
-                key=Text(
-                    pattern="[A-Za-z_][A-Za-z0-9_]*",
-                    longest=255,
-                    expected="the name of an environment variable: letters, digits, '_'",
-                ),
-                value=Text(
-                    pattern=rf"(?:[^{CONTROL}]|\t)*",
-                    longest=65_536,
-                    expected='a text in one line ("" for an empty one)',
-                ),
-                expected="a mapping of environment variables",
+        "source": Field(
+            kind=List(
+                item=Reference(section="sources", what="source", name=_SOURCE_NAME),
+                or_one=True,
+                unique=True,
             ),
-            about="environment variables in the image",
+            about="the sources that are compiled on its base and go in",
         ),
+        "env": Field(kind=VARIABLES, about="environment variables in the image"),
         "labels": Field(kind=_LABELS, about="labels of this image"),
         "files": Field(
             kind=Map(
@@ -277,6 +289,21 @@ _IMAGE = Record(
             about="what the image runs by default: a program and its arguments",
         ),
         "test": Field(kind=_COMMANDS, about="commands that must succeed in the finished image"),
+        "mpi": Field(
+            kind=Choice(of=MPIS),
+            about="the MPI it is built for, which a host's own has to be able to replace",
+        ),
+        "allow": Field(
+            kind=Map(
+                key=Text(
+                    pattern=rf"[A-Z][1-9][0-9]?:[^{CONTROL}]+",
+                    expected="a finding and where it is, as F1:/opt/x (* stands for anything)",
+                ),
+                value=_line("the reason, in one line"),
+                expected="a mapping from findings to reasons",
+            ),
+            about="findings of the portability checks that are meant, and why",
+        ),
     },
 )
 
@@ -308,6 +335,15 @@ PROJECT = Record(
             kind=Map(key=_BASE_NAME, value=_BASE, expected="a mapping of bases", defines="bases"),
             about="what images start from",
         ),
+        "sources": Field(
+            kind=Map(
+                key=_SOURCE_NAME,
+                value=source_section.section(_SOURCE_NAME, _COMMAND, VARIABLES),
+                expected="a mapping of sources",
+                defines="sources",
+            ),
+            about="what is compiled from source, once for each base",
+        ),
         "images": Field(
             kind=Map(
                 key=_name("the name of an image", {"base": _RESERVED, "source": _RESERVED}),
@@ -317,6 +353,7 @@ PROJECT = Record(
             ),
             about="the images",
         ),
+        "sif": Field(kind=sif_section.SECTION, about="how SIFs are made of the archives"),
     },
 )
 
@@ -345,6 +382,9 @@ def load(path: Path, today: date | None = None) -> Project:
     except RejectedError:
         pass
     report.settle()
+    for source, way in source_section.circles(project.sources) if project is not None else ():
+        at = place.child("sources", source.line).child(source.name, source.line)
+        at.child("needs", source.line).note(f"it needs itself: {way}")
     if project is None or report.problems:
         raise DeclarationError(written(report.problems, path.name))
     return project

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -127,13 +128,13 @@ def read(root: Path, requirements: str, constraints: Iterable[str] = ()) -> Sour
     files: dict[str, bytes] = {}
     problems: list[str] = []
     constraints = tuple(constraints)
-    home = root.resolve()
+    home = os.path.realpath(root)
 
     def add(path: str, said_by: str, within: tuple[Path, ...] = ()) -> None:
         if path in files:
             return
         try:
-            real = (root / path).resolve()
+            real = Path(os.path.realpath(f"{home}/{path}"))
             if PurePosixPath(path).parts[:1] in ((), ("/",), ("..",)) or not real.is_relative_to(
                 home
             ):

@@ -13,13 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lading import archive, compose, keys, locks
-from lading.compose import Layer, Locked, Plan
+from lading.compose import Layer, Locked
 from lading.console import Console
 from lading.errors import LadingError
+from lading.layers import apt, kinds, source_image, source_section
 from lading.layers import base as bases
-from lading.layers import kinds
+from lading.layers import source as sources
+from lading.layers.apt import AptLock
 from lading.layers.base import BaseLock
 from lading.layers.kind import AnyKind, Lock, Request, Subject
+from lading.layers.source import SourceLock
+from lading.layers.source_image import Compiled
+from lading.layers.source_section import SourceBuild
+from lading.parts import Start
+from lading.plan import KEY_LABEL, Plan
 from lading.project import Base, Image, Project
 from lading.store import Store
 
@@ -106,7 +113,7 @@ class State:
 
     def images_by_key(self) -> Mapping[str, str]:
         """The image IDs that the engine has, by key: one listing a run."""
-        return self.once(("images",), lambda: self.engine.images(compose.KEY_LABEL))
+        return self.once(("images",), lambda: self.engine.images(KEY_LABEL))
 
     def in_engine(self, image: Image) -> bool:
         """Whether the engine has the image with today's key; no engine has none."""
@@ -158,7 +165,7 @@ class State:
             )
         facts = base.facts
         below: dict[str, Lock] = {}
-        for other in kinds.of(image):
+        for other in kinds.of(image, self.project):
             if other is kind:
                 break
             lock = self.layer_lock(image, other)
@@ -176,14 +183,92 @@ class State:
             if base is None:
                 return None
             layers: list[Layer] = []
-            for kind in kinds.of(image):
+            for kind in kinds.of(image, self.project):
                 lock = self.layer_lock(image, kind)
                 if lock is None:
                     return None
                 layers.append(Layer(kind=kind, request=self.request(image, kind), lock=lock))
-            return Locked(base=base, layers=tuple(layers))
+            compiled = self.compiled(image)
+            if compiled is None:
+                return None
+            return Locked(base=base, layers=tuple(layers), sources=compiled)
 
         return self.once(("locked", image.name), ask)
+
+    # -- sources ----------------------------------------------------------------------------
+
+    def sources_of(self, image: Image) -> list[SourceBuild]:
+        """The sources that an image has, each behind what it stands on."""
+        return source_section.in_order(image.source, self.project.sources)
+
+    def source_lock(self, source: SourceBuild) -> SourceLock | None:
+        """The lock of a source's tarball as it lies there, current or not."""
+        path = self.source_folder(source) / sources.FILE
+        return self.once(("source", source.name), lambda: sources.read(path))
+
+    def source_folder(self, source: SourceBuild) -> Path:
+        return sources.folder(self.project.root, source.name, self.project.platform)
+
+    def tools_request(self, source: SourceBuild, base: Base) -> apt.Request | None:
+        """What a source is built with on a base; None where nothing is to be installed."""
+        lock = self.base_lock(base)
+        if lock is None:
+            raise LadingError(
+                f"the base {base.name} is not locked", do=f"doit lock:base:{base.name}"
+            )
+        needs = source_section.in_order(source.needs, self.project.sources)
+        return source_image.request(source, needs, lock, self.project.platform)
+
+    def tools_file(self, source: SourceBuild, base: Base) -> Path:
+        return self.source_folder(source) / f"apt-{base.name}.yaml"
+
+    def tools_lock(self, source: SourceBuild, base: Base) -> AptLock | None:
+        """The locked packages that a source is built with on a base."""
+
+        def ask() -> AptLock | None:
+            path = self.tools_file(source, base)
+            text = locks.read(path)
+            return None if text is None else apt.parse(text, str(path))
+
+        return self.once(("source-tools", source.name, base.name), ask)
+
+    def compiled(self, image: Image) -> tuple[Compiled, ...] | None:
+        """How the image's sources are made on its base; None while one is not locked."""
+        base = self.base_of(image)
+        found: list[Compiled] = []
+        for source in self.sources_of(image):
+            one = self.compiled_on(source, base)
+            if one is None:
+                return None
+            found.append(one)
+        return tuple(found)
+
+    def compiled_on(self, source: SourceBuild, base: Base) -> Compiled | None:
+        """How one source is made on a base; None while it is not locked there."""
+
+        def ask() -> Compiled | None:
+            base_lock, lock = self.base_lock(base), self.source_lock(source)
+            if base_lock is None or lock is None:
+                return None
+            tools = None
+            if self.tools_request(source, base) is not None:
+                tools = self.tools_lock(source, base)
+                if tools is None:
+                    return None
+            start = Start(
+                reference=bases.reference(base, base_lock),
+                platform=self.project.platform,
+                root=self.project.root,
+                epoch=base_lock.header.epoch,
+            )
+            for below in source_section.in_order(source.needs, self.project.sources):
+                needed = self.compiled_on(below, base)
+                if needed is None:
+                    return None
+                start = start.with_tools(needed.contribution())
+            return source_image.compiled(source, lock, tools, start, base.name)
+
+        return self.once(("compiled", source.name, base.name), ask)
 
     def all_locked(self, image: Image) -> Locked:
         """All locks of the image. Raises `LadingError` while one is missing."""
@@ -209,7 +294,7 @@ class State:
             if found is None:
                 return None
             project = self.project
-            return keys.key_of(self.plan(image), found, project.platform, project.root)
+            return keys.key_of(self.plan(image), found.texts, project.platform, project.root)
 
         return self.once(("key", image.name), ask)
 
@@ -220,6 +305,7 @@ class State:
     def locks_changed(self) -> None:
         """To be called when a lock was written: what follows from locks is worked out anew."""
         self.forget("base", "layer", "request", "locked", "plan", "key", "located", "archived")
+        self.forget("source", "source-tools", "compiled")
 
     # -- where things lie -------------------------------------------------------------------
 
@@ -230,16 +316,16 @@ class State:
         return self.build_folder(image) / "context"
 
     def check_file(self, image: Image) -> Path:
-        return self.build_folder(image) / "check.json"
+        return self.project.root / f"build/{image.name}/check.json"
 
     def candidate(self, image: Image) -> Path:
         return self.build_folder(image) / "candidate.tar"
 
     def archive(self, image: Image) -> Path:
-        return self.project.root / "dist" / f"{image.name}.tar"
+        return self.project.root / f"dist/{image.name}.tar"
 
     def record(self, image: Image) -> Path:
-        return self.project.root / "dist" / f"{image.name}.json"
+        return self.project.root / f"dist/{image.name}.json"
 
     # -- what is up to date -----------------------------------------------------------------
 

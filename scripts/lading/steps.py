@@ -9,6 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lading.parts import Part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +55,17 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Copy:
-    """A file or folder of the build context that goes into the image as it stands."""
+    """A file or folder that goes in as it stands: of the build context, or of another stage."""
+
+    source: str
+    target: str
+    why: str
+    stage: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Add:
+    """A tar of the build context whose files go into the image."""
 
     source: str
     target: str
@@ -74,7 +88,7 @@ class Cmd:
     why: str
 
 
-Step = Arg | Env | Run | Copy | Label | Cmd
+Step = Arg | Env | Run | Copy | Add | Label | Cmd
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,22 +115,31 @@ class Unpacked:
     sha256: str
 
 
-Content = bytes | PurePosixPath | Stored | Unpacked
+@dataclass(frozen=True, kw_only=True)
+class Derived:
+    """A file, or a folder of files, that lading made and keeps in the store under its key."""
+
+    key: str
+    name: str
+
+
+Content = bytes | PurePosixPath | Stored | Unpacked | Derived
 """What a file of the build context holds; a `PurePosixPath` is a file or folder of the project."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contribution:
-    """What one layer adds to an image: stages before it, steps and variables in it, files.
+    """What one layer adds to an image: steps, variables, labels and files of its context.
 
-    tools: steps of a stage that layers after this one build in.
-    path: folders to go before $PATH.
+    tools, tool_files: steps, and the files lent to them, where layers after this one build.
+    path: folders to go before $PATH. parts: what is built by itself, before the image.
     """
 
-    stages: tuple[Stage, ...] = ()
     tools: tuple[Step, ...] = ()
+    tool_files: Mapping[str, Content] = field(default_factory=dict)
     steps: tuple[Step, ...] = ()
     path: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, Content] = field(default_factory=dict)
+    parts: tuple[Part, ...] = ()

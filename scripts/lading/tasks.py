@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from inspect import Signature
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,6 +24,8 @@ from lading.files import write_text
 from lading.net import redact
 from lading.project import load
 from lading.state import State
+from lading.verbs import source
+from lading.verbs.source import OnBase
 
 Entry: TypeAlias = dict[str, Any] | Any  # a doit Task, which has no types
 
@@ -96,17 +99,63 @@ class Pipeline:
                 doc=f"the base {base.name}: {kind}",
             )  # fmt: skip
 
-    def images(self, verb: str, module: Any, after: Sequence[str] = ()) -> Iterator[Entry]:
-        """VERB:NAME for every image; in the group VERB unless it says `default: false`."""
+    def sources(
+        self,
+        *,
+        make: Callable[[State, Any], str],
+        current: Callable[[State, Any], bool],
+    ) -> Iterator[Entry]:
+        """lock:source:NAME for every source that an image has."""
+        found: dict[str, list[OnBase]] = {}
+        for one in source.on_bases(self.state.project):
+            found.setdefault(one.source.name, []).append(one)
+        for name, on in found.items():
+            yield self._task(
+                "lock", {"name": f"source:{name}"}, on[0].source, any(x.default for x in on),
+                make, current, None, [f"lock:base:{x.base.name}" for x in on],
+                doc=f"the source {name} {on[0].source.version}",
+            )  # fmt: skip
+
+    def compiled(
+        self,
+        *,
+        make: Callable[[State, Any], str],
+        current: Callable[[State, Any], bool],
+        clean: Callable[[State, Any], None],
+    ) -> Iterator[Entry]:
+        """build:source:NAME@BASE for every source, on each base that an image wants it on."""
+        for one in source.on_bases(self.state.project):
+            base, needs = one.base.name, one.source.needs
+            after = [f"lock:source:{one.source.name}", f"build:base:{base}"]
+            after += [f"build:source:{name}@{base}" for name in needs]
+            yield self._task(
+                "build", {"name": f"source:{one.source.name}@{base}"}, one, one.default,
+                make, current, clean, after,
+                doc=f"{one.source.name} {one.source.version}, compiled on {base}",
+            )  # fmt: skip
+
+    def images(
+        self, verb: str, module: Any, after: Sequence[str] = (), of_sources: Sequence[str] = ()
+    ) -> Iterator[Entry]:
+        """VERB:NAME for every image; in the group VERB unless it says `default: false`.
+
+        of_sources: what comes before for each of the image's sources.
+        """
         if not any(image.default for image in self.state.project.images.values()):
             # doit makes a group of what is in it; this one is empty, and there all the same.
             about = module.__doc__.partition(": ")[2].splitlines()[0].rstrip(".")
             yield Task(verb, None, doc=about, has_subtask=True)
         for image in self.state.project.images.values():
             names = {"name": image.name, "base": image.base}
+            compiled = [
+                task.format(source=one.name, base=image.base)
+                for task in of_sources
+                for one in self.state.sources_of(image)
+            ]
             clean = getattr(module, "clean", None)
             yield self._task(
-                verb, names, image, image.default, module.make, module.current, clean, after,
+                verb, names, image, image.default, module.make, module.current, clean,
+                [*after, *compiled],
                 doc=image.description or f"the image {image.name}, on {image.base}",
             )  # fmt: skip
 
@@ -124,18 +173,11 @@ class Pipeline:
     ) -> Entry:
         state = self.state
 
-        def up_to_date() -> bool:
-            try:
-                return current(state, thing)
-            except LadingError:
-                # What is wrong is said by the task itself, when it runs.
-                return False
-
         task: dict[str, Any] = {
             "name": names["name"],
             "doc": doc,
             "actions": [Work(lambda: make(state, thing), state.project.root)],
-            "uptodate": [up_to_date],
+            "uptodate": [_UpToDate(current, state, thing)],
             "task_dep": [name.format(**names) for name in after],
         }
         if clean is not None:
@@ -146,6 +188,23 @@ class Pipeline:
         alone = dict_to_task({**task, "name": f"{verb}:{names['name']}"})
         alone.subtask_of = verb
         return alone
+
+
+class _UpToDate:
+    """What doit asks whether there is nothing to do."""
+
+    __signature__ = Signature()
+    """doit wants to know it of each task; worked out by inspect it takes longer than the rest."""
+
+    def __init__(self, current: Callable[[State, Any], bool], state: State, thing: Any) -> None:
+        self.current, self.state, self.thing = current, state, thing
+
+    def __call__(self) -> bool:
+        try:
+            return self.current(self.state, self.thing)
+        except LadingError:
+            # What is wrong is said by the task itself, when it runs.
+            return False
 
 
 class _Clean:

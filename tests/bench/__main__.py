@@ -15,7 +15,7 @@ from types import FrameType
 from lading.errors import LadingError
 from tests.bench import figures, workshop
 from tests.bench.figures import Figure
-from tests.bench.parts import archive, build, change, lock, noop
+from tests.bench.parts import archive, build, change, lock, mpi, noop, sif
 from tests.bench.workshop import Workshop
 
 Part = Callable[[Workshop], Iterator[Figure]]
@@ -26,20 +26,26 @@ PARTS: dict[str, tuple[str, Part]] = {
     "noop": ("nothing to do", noop.measure),
     "change": ("one changed line in requirements.in", change.measure),
     "archive": ("the export of doit archive, against", archive.measure),
+    "sif": ("from the archive, against", sif.measure),
+    "mpi": ("MPICH compiled once; many minutes", mpi.measure),
 }
+LONG = ("mpi",)
+"""Parts that take many minutes."""
 
 
 def arguments(words: Sequence[str]) -> list[str]:
-    """The parts asked for, in the table's order; all of them without a word."""
+    """The parts asked for, in the table's order; without a word all but the longest."""
     parser = argparse.ArgumentParser(
         prog="scripts/bench",
         description="Measures lading on this machine against what one would do otherwise.",
     )
     parser.add_argument("part", nargs="*", metavar="PART", help=", ".join(PARTS))
-    asked = parser.parse_args(words).part
+    parser.add_argument("--full", action="store_true", help=f"also {', '.join(LONG)}")
+    given = parser.parse_args(words)
+    asked = given.part or [part for part in PARTS if given.full or part not in LONG]
     if unknown := [part for part in asked if part not in PARTS]:
         parser.error(f"there is no part {unknown[0]!r}; there are {', '.join(PARTS)}")
-    return [part for part in PARTS if part in asked or not asked]
+    return [part for part in PARTS if part in asked]
 
 
 def machine() -> str:

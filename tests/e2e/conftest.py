@@ -37,6 +37,8 @@ class Copy:
 
     root: Path
     environ: Mapping[str, str]
+    patience: float = 600
+    """Seconds that a command may take."""
 
     def run(self, *command: str | Path, **environ: str) -> Outcome:
         """Runs a command in the project, to its end."""
@@ -50,7 +52,7 @@ class Copy:
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
-            timeout=600,
+            timeout=self.patience,
         )
         outcome = Outcome(
             code=finished.returncode,

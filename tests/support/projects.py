@@ -23,7 +23,7 @@ from typing import Any
 
 from doit.doit_cmd import DoitMain
 
-from lading import compose, locks, tasks
+from lading import locks, tasks
 from lading.console import Console
 from lading.engines import Engine, Mount, RunResult
 from lading.engines.fake import RecordingEngine
@@ -31,6 +31,7 @@ from lading.facts import Facts
 from lading.layers import base as bases
 from lading.layers.pip_kind import PIP
 from lading.locks import Header
+from lading.plan import KEY_LABEL
 from lading.project import Image, load
 from lading.requirements import Pin, render
 from lading.state import State
@@ -91,7 +92,11 @@ class Tiny(RecordingEngine):
 
     def hold(self, ref: str, labels: Any = None) -> Any:
         """As in a real engine, an image's ID is the digest of its configuration."""
-        info = replace(super().hold(ref, labels), id=f"sha256:{config_digest(labels or {})}")
+        info = replace(
+            super().hold(ref, labels),
+            id=f"sha256:{config_digest(labels or {})}",
+            diff_ids=TINY_IDS[:1] if not labels else TINY_IDS,
+        )
         self.held[ref] = info
         self.labels[ref] = info.labels
         self._keep()
@@ -112,9 +117,15 @@ class Tiny(RecordingEngine):
         with tarfile.open(path) as archive:
             manifest = archive.extractfile("manifest.json")
             assert manifest is not None
-            name = json.load(manifest)[0]["RepoTags"][0]
-        found: str = self.hold(name, self.labels.get(name)).id
-        return found
+            listed = json.load(manifest)[0]
+            config = archive.extractfile(listed["Config"])
+            assert config is not None
+            identity = f"sha256:{hashlib.sha256(config.read()).hexdigest()}"
+        name = listed["RepoTags"][0]
+        info = replace(self.hold(name, self.labels.get(name)), id=identity)
+        self.held[name] = info
+        self._keep()
+        return identity
 
     def _keep(self) -> None:
         if self.memory is not None:
@@ -123,39 +134,49 @@ class Tiny(RecordingEngine):
             part.replace(self.memory)
 
 
-def tiny_config(labels: Mapping[str, str], diff_id: str) -> bytes:
+def tiny_config(labels: Mapping[str, str]) -> bytes:
     """The configuration of an image with one layer."""
     config = {
         "architecture": "amd64",
         "os": "linux",
         "config": {"Labels": dict(sorted(labels.items()))},
-        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{diff_id}"]},
+        "rootfs": {"type": "layers", "diff_ids": list(TINY_IDS)},
     }
     return json.dumps(config).encode()
 
 
 def config_digest(labels: Mapping[str, str]) -> str:
     """The ID, without its prefix, of the tiny image with these labels."""
-    with tarfile.open(fileobj=io.BytesIO(tiny_archive(labels))) as archive:
-        file = archive.extractfile("config.json")
-        assert file is not None
-        return hashlib.sha256(file.read()).hexdigest()
+    return hashlib.sha256(tiny_config(labels)).hexdigest()
+
+
+def tiny_layer(*paths: str) -> bytes:
+    """A layer with some programs."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as inner:
+        for path in paths:
+            info = tarfile.TarInfo(path)
+            info.size, info.mode = 5, 0o755
+            inner.addfile(info, io.BytesIO(b"hello"))
+    return out.getvalue()
+
+
+TINY_LAYERS = {
+    "base.tar": tiny_layer("bin/sh", "etc/passwd", "etc/group"),
+    "own.tar": tiny_layer("hello"),
+}
+"""The layers of the tiny image: its base's, and its own."""
+TINY_IDS = tuple(f"sha256:{hashlib.sha256(data).hexdigest()}" for data in TINY_LAYERS.values())
 
 
 def tiny_archive(labels: Mapping[str, str]) -> bytes:
-    """A docker-archive of an image with one file."""
-    layer = io.BytesIO()
-    with tarfile.open(fileobj=layer, mode="w") as inner:
-        info = tarfile.TarInfo("hello")
-        info.size = 5
-        inner.addfile(info, io.BytesIO(b"hello"))
-    diff_id = hashlib.sha256(layer.getvalue()).hexdigest()
-    manifest = [{"Config": "config.json", "RepoTags": ["x:1"], "Layers": ["layer.tar"]}]
+    """A docker-archive of an image with two layers."""
+    manifest = [{"Config": "config.json", "RepoTags": ["x:1"], "Layers": list(TINY_LAYERS)}]
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as archive:
         for name, data in (
-            ("config.json", tiny_config(labels, diff_id)),
-            ("layer.tar", layer.getvalue()),
+            ("config.json", tiny_config(labels)),
+            *TINY_LAYERS.items(),
             ("manifest.json", json.dumps(manifest).encode()),
         ):
             info = tarfile.TarInfo(name)
@@ -255,7 +276,7 @@ class Trial:
 
     def holds(self, name: str) -> bool:
         """Whether the engine has the image with today's key."""
-        return self.key(name) in self.engine.images(compose.KEY_LABEL)
+        return self.key(name) in self.engine.images(KEY_LABEL)
 
 
 def commands() -> dict[str, str]:

@@ -46,7 +46,8 @@ def trial(tmp_path: Path) -> Trial:
     [
         (["archvie"], "there is no task 'archvie'; did you mean archive"),
         (["build:on"], "there is no task 'build:on'; did you mean build:one"),
-        (["one"], "there is no task 'one'; `doit list --all` shows all"),
+        (["one"], "there is no task 'one'; did you mean archive:one?"),
+        (["zzzz"], "there is no task 'zzzz'; `doit list --all` shows all"),
         (["archive:one", "nosuch"], "there is no task 'nosuch'"),
         (["run", "buidl"], "there is no task 'buidl'; did you mean build"),
         (["clean", "archvie"], "there is no task 'archvie'; did you mean archive"),
@@ -158,10 +159,10 @@ def test_a_run_in_a_log(trial: Trial, capsys: Said) -> None:
         "build      one  0.0 s · 1.0 kB\n"
         "build      two  0.0 s · 1.0 kB\n"
         '  passed 0.0 s one: python -c "import a"\n'
-        "check      one  0.0 s · 1 test passed\n"
-        "check      two  0.0 s · 0 tests passed\n"
-        "archive    one  0.0 s · dist/one.tar, 14 kB, SHA\n"
-        "archive    two  0.0 s · dist/two.tar, 14 kB, SHA\n"
+        "check      one  0.0 s · 1 test passed, ready for Apptainer\n"
+        "check      two  0.0 s · 0 tests passed, ready for Apptainer\n"
+        "archive    one  0.0 s · dist/one.tar, 17 kB, SHA\n"
+        "archive    two  0.0 s · dist/two.tar, 17 kB, SHA\n"
     )
     assert trial.doit() == 0
     text = capsys.readouterr().out
@@ -171,7 +172,7 @@ def test_a_run_in_a_log(trial: Trial, capsys: Said) -> None:
 def test_the_list_reads_like_the_pipeline(trial: Trial, capsys: Said) -> None:
     assert trial.doit("list") == 0
     lines = capsys.readouterr().out.splitlines()
-    verbs = ["lock", "fetch", "dockerfile", "build", "check", "archive"]
+    verbs = ["lock", "fetch", "dockerfile", "build", "check", "archive", "sif", "verify"]
     assert [line.split()[0] for line in lines] == verbs
     assert all(len(line) <= 80 for line in lines)
     assert trial.engine.calls == []
@@ -185,15 +186,18 @@ def test_the_list_with_status(trial: Trial, capsys: Said) -> None:
 
     assert status() == {
         "lock": "U", "fetch": "U", "dockerfile": "R", "build": "R", "check": "R", "archive": "R",
+        "sif": "R", "verify": "R",
     }  # fmt: skip
     assert trial.engine.asked == ["images"]
     assert trial.engine.closed
     assert trial.doit() == 0
     capsys.readouterr()
-    assert set(status().values()) == {"U"}
+    done = status()
+    assert {name for name, letter in done.items() if letter == "R"} == {"sif", "verify"}
     (trial.root / "dist/two.tar").unlink()
     found = status("--all")
-    assert {name for name, letter in found.items() if letter == "R"} == {
+    still = {name for name, letter in found.items() if letter == "R"}
+    assert {name for name in still if not name.startswith(("sif", "verify"))} == {
         "archive", "archive:two",
         "dockerfile:spare", "build:spare", "check:spare", "archive:spare",
     }  # fmt: skip
@@ -325,7 +329,7 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 
 def half_written(trial: Trial) -> list[str]:
     """What lies under a final name and is not whole, and what is left beside."""
-    found = [str(path) for path in trial.root.rglob("*.part")]
+    found = [str(path) for path in (trial.root / "dist").rglob("*.part")]
     for tar in (trial.root / "dist").glob("*.tar"):
         if not tar.with_suffix(".json").exists():
             found.append(str(tar))
@@ -369,6 +373,7 @@ def test_a_run_that_is_killed_leaves_nothing_half_written(
     said = capsys.readouterr().out
     assert f"{kept:<10} one" not in said, "what was done is done"
     assert (trial.root / "dist/one.tar").exists()
+    assert not list(trial.root.rglob("*.part")), "what the killed run left is swept"
 
 
 def test_two_runs_take_turns(trial: Trial) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from lading import context
-from lading.compose import Plan
 from lading.errors import EnvironmentProblem, LadingError
+from lading.plan import Plan
 from lading.steps import Content, Stage, Stored, Unpacked
 from lading.store import Store
 from tests.support.index import wheel

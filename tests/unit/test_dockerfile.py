@@ -21,9 +21,10 @@ from lading.layers.pip import PipLock, Request
 from lading.layers.pip_kind import PIP
 from lading.layers.pip_section import PipSection
 from lading.locks import Header
+from lading.plan import Plan
 from lading.project import Base, DebianBase, Image, Project
 from lading.requirements import Pin, Sources
-from lading.steps import Arg, Cmd, Copy, Env, Label, Mount, Run, Stage
+from lading.steps import Arg, Cmd, Copy, Derived, Env, Label, Mount, Run, Stage
 from lading.store import Artifact
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -131,35 +132,41 @@ def test_wheels_only(tmp_path: Path) -> None:
     )
 
 
-def test_sdist_has_a_stage_of_its_own(tmp_path: Path) -> None:
+def test_sdist_is_a_part_of_its_own(tmp_path: Path) -> None:
     declared = image()
     locks = pip_lock(ASTROPY, DOCOPT, build={"docopt": (SETUPTOOLS,)})
     locked = on(BASE, locks)
-    text = compose.plan(project(tmp_path, declared), declared, locked).text("k")
-    golden("sdist.Dockerfile", text)
-    # What builds never reaches the image: only the stage before it is lent its files.
-    assert "setuptools" not in text
-    assert text.index("build-docopt") < text.rindex("FROM ")
+    plan = compose.plan(project(tmp_path, declared), declared, locked)
+    golden("sdist.Dockerfile", plan.text("k"))
+    (part,) = plan.parts
+    golden("sdist-part.Dockerfile", part.plan.text("k"))
+    # What builds never reaches the image.
+    assert not [at for at in plan.files if "setuptools" in at or "sdist" in at]
+    assert [at for at in part.plan.files if "setuptools" in at]
+    assert plan.files["pip/built/docopt"] == Derived(key=part.key, name="files")
 
 
 def test_what_a_step_is_lent_stands_in_its_text(tmp_path: Path) -> None:
     """Podman keeps the result of a RUN by its text, also when its mounts hold something else."""
 
-    def runs(*pins: Pin) -> list[str]:
+    def planned(*pins: Pin) -> Plan:
         built: dict[str, tuple[Pin, ...]] = {
             pin.name: (SETUPTOOLS,) for pin in pins if not pin.is_wheel
         }
         locked = on(BASE, pip_lock(*pins, build=built))
-        text = compose.plan(project(tmp_path, image()), image(), locked).text("k")
-        return [part for part in text.split("\n\n") if "RUN " in part]
+        return compose.plan(project(tmp_path, image()), image(), locked)
+
+    def runs(plan: Plan) -> list[str]:
+        return [part for part in plan.text("k").split("\n\n") if "RUN " in part]
 
     newer = replace(ASTROPY, artifact=replace(ASTROPY.artifact, sha256="9" * 64))
-    assert runs(ASTROPY) == runs(ASTROPY)
-    assert runs(ASTROPY) != runs(newer)
+    assert runs(planned(ASTROPY)) == runs(planned(ASTROPY))
+    assert runs(planned(ASTROPY)) != runs(planned(newer))
     other = replace(DOCOPT, artifact=replace(DOCOPT.artifact, sha256="8" * 64))
-    (build, install), (build_2, install_2) = runs(DOCOPT), runs(other)
-    assert build != build_2
-    assert install != install_2
+    one, two = planned(DOCOPT), planned(other)
+    assert runs(one) != runs(two)
+    assert runs(one.parts[0].plan) != runs(two.parts[0].plan)
+    assert one.parts[0].key != two.parts[0].key
 
 
 def test_everything_a_person_can_declare(tmp_path: Path) -> None:
@@ -240,7 +247,7 @@ KEYED = [
 
 def key(tmp_path: Path, declared: Image, locked: Locked, platform: str = "linux/amd64") -> str:
     plan = compose.plan(project(tmp_path, declared), declared, locked)
-    return keys.key_of(plan, locked, platform, tmp_path)
+    return keys.key_of(plan, locked.texts, platform, tmp_path)
 
 
 @pytest.mark.parametrize("change", KEYED)

@@ -252,7 +252,7 @@ def test_a_newer_format_is_refused_for_that_alone(read: Load) -> None:
         ("cmd: python3 -i", "5: images.i.cmd: expected a list, as [python3, -i]"),
         ("<<: {a: b}", "5: images.i.'<<': merge keys are not supported"),
         ("? [a]\n: b", "5: images.i: a key is a text here, not a mapping or a list"),
-        ("apt: [x]", "5: images.i.apt: unknown key"),
+        ("brew: [x]", "5: images.i.brew: unknown key"),
     ],
 )
 def test_an_image_refused(read: Load, lines: str, problem: str) -> None:

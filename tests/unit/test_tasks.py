@@ -19,7 +19,7 @@ from lading.errors import DeclarationError, EnvironmentProblem, LadingError
 from lading.tasks import Work, discard_broken
 from tests.support.projects import YAML, Trial
 
-VERBS = ("lock", "fetch", "dockerfile", "build", "check", "archive")
+VERBS = ("lock", "fetch", "dockerfile", "build", "check", "archive", "sif", "verify")
 
 
 @pytest.fixture
@@ -54,6 +54,8 @@ def test_the_graph(graph: Graph) -> None:
         "build:one": ["dockerfile:one", "build:base:slim"],
         "check:one": ["build:one"],
         "archive:one": ["check:one"],
+        "sif:one": ["archive:one"],
+        "verify:one": ["archive:one"],
     }
     assert found["build:base:slim"].task_dep == ["lock:base:slim"]
     assert found["archive"].task_dep == ["archive:one", "archive:two"]

@@ -133,13 +133,13 @@ def locate(debs: Sequence[Deb], mirrors: Mapping[str, str]) -> dict[str, list[So
             raise LadingError(
                 f"{deb.name} {deb.version} is locked from an archive called {archive!r}",
                 why=f"known are {', '.join(sorted(mirrors))}",
-                do="make the base's lock again with `doit lock`",
+                do="make the lock again: delete it, and `doit lock`",
             )
-        sources.setdefault(deb.sha256, []).append(_source(mirrors[archive], path))
+        sources.setdefault(deb.sha256, []).append(on_mirror(mirrors[archive], path))
     return sources
 
 
-def _source(mirror: str, path: str) -> Source:
+def on_mirror(mirror: str, path: str) -> Source:
     """A file on a mirror; a user and a password in the mirror's URL become credentials."""
     parts = urlsplit(mirror)
     auth = None

@@ -113,6 +113,25 @@ class RecordingEngine:
                 line(text)
         return result
 
+    def interact(
+        self,
+        image: str,
+        command: Sequence[str],
+        *,
+        network: str = "none",
+        mounts: Sequence[Mount] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> int:
+        self._record(
+            "interact",
+            image=image,
+            command=tuple(command),
+            network=network,
+            mounts=tuple(mounts),
+            env=dict(env or {}),
+        )
+        return self.results[0].code
+
     def save(self, ref: str) -> Iterator[bytes]:
         self._record("save", ref=ref)
         for start in range(0, len(self.archive), 1 << 16):

@@ -52,6 +52,8 @@ class BuildFailed(LadingError):
         super().__init__(f"building {tag} failed{where}", why="\n".join(lines))
         self.step = step
         self.lines = tuple(lines)
+        self.context: Path | None = None
+        """What was built, where that is known."""
 
 
 class Engine(Protocol):
@@ -111,6 +113,20 @@ class Engine(Protocol):
         that the user can write to (a path that the image has keeps the mode it has there);
         `line` gets each line as it comes. The container is gone
         afterwards, whatever happened. Raises `LadingError` when the command can't be started.
+        """
+        ...
+
+    def interact(
+        self,
+        image: str,
+        command: Sequence[str],
+        *,
+        network: str = "none",
+        mounts: Sequence[Mount] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> int:
+        """Runs a command as `run` does, at this process's own terminal, or where that is none, at
+        its standard streams. Returns its exit code; the container is gone afterwards.
         """
         ...
 

@@ -23,6 +23,8 @@ TIMEOUT = 600
 """Seconds that an engine may be silent over an ordinary question; big disks can be slow."""
 LONG = 7 * 24 * 3600
 """Seconds to wait for a container; how long it may take is its own affair."""
+UNREAD = 128 + 13
+"""The exit code of what wrote to someone who has gone, as a shell has it (SIGPIPE)."""
 _PIECE = 1 << 20
 _LOADED = re.compile(r"Loaded image(?: ID)?: (\S+)")
 
@@ -170,6 +172,52 @@ class SdkEngine:
                 return result
             finally:
                 self._remove_container(container)
+
+    def interact(
+        self,
+        image: str,
+        command: Sequence[str],
+        *,
+        network: str = "none",
+        mounts: Sequence[Mount] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> int:
+        from lading.engines import terminal
+
+        seen = terminal.is_one()
+        with engine_errors(self.where, f"running {command[0]} in {image}"):
+            container = self._api.create_container(
+                image,
+                list(command[1:]),
+                entrypoint=list(command[:1]),
+                environment=dict(env or {}),
+                host_config=self._host_config(False, {}, network, mounts),
+                stdin_open=True,
+                tty=seen,
+                use_config_proxy=False,
+            )["Id"]
+            self._containers.add(container)
+            try:
+                if not self._attended(container, seen):
+                    return UNREAD
+                return int(self._api.wait(container, timeout=LONG)["StatusCode"])
+            finally:
+                self._remove_container(container)
+
+    def _attended(self, container: str, seen: bool) -> bool:
+        """Lets a container begin, and end, with this process's streams as its own; False when
+        nobody reads any more, and it still runs.
+        """
+        from lading.engines import terminal
+
+        ways = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
+        attached = self._api.attach_socket(container, params=ways)
+        connection = terminal.connected(attached)
+        self._api.start(container)
+        if not seen:
+            return terminal.talk(connection, terminal=False)
+        with terminal.raw(lambda rows, columns: self._api.resize(container, rows, columns)):
+            return terminal.talk(connection, terminal=True)
 
     def _remove_container(self, container: str) -> None:
         self._containers.discard(container)  # first: whoever waits for it looks there

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from lading.facts import Facts
 from lading.layers.base import BaseLock
 from lading.locks import Header
+from lading.parts import Start
 from lading.project import Image, Project
 from lading.steps import Contribution
 from lading.store import Artifact, Source, Store
@@ -94,7 +95,7 @@ class Kind(ABC, Generic[R, L]):
     changed: str
     """Why a lock is stale whose inputs are others now."""
 
-    def wanted(self, image: Image) -> bool:
+    def wanted(self, image: Image, project: Project) -> bool:
         """Whether the image has this layer."""
         return getattr(image, self.name) is not None
 
@@ -123,9 +124,9 @@ class Kind(ABC, Generic[R, L]):
         """
 
     @abstractmethod
-    def contribute(self, request: R, lock: L, start: str) -> Contribution:
-        """What it adds to the image; `start` is what a stage that builds something starts FROM:
-        the base, or the stage with the build tools of the layers before.
+    def contribute(self, request: R, lock: L, start: Start) -> Contribution:
+        """What it adds to the image; `start` is what a part of it is built upon: the base, with
+        what the layers before bring to build with.
         """
 
     @abstractmethod
@@ -135,6 +136,13 @@ class Kind(ABC, Generic[R, L]):
     @abstractmethod
     def summary(self, request: R, lock: L) -> str:
         """What was locked, for the console: "7 packages, 45 MB"."""
+
+    def prepared(self, request: R, lock: L, tools: Tools) -> bool:
+        """Whether all is there that lading itself makes of the lock's artifacts."""
+        return True
+
+    def prepare(self, request: R, lock: L, tools: Tools) -> None:
+        """Makes, in the store, what goes into the context and is no artifact."""
 
     def facts(self, lock: L, facts: Facts) -> Facts:
         """The facts that hold above this layer."""

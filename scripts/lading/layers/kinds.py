@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from lading.layers.apt_kind import APT
 from lading.layers.kind import AnyKind
 from lading.layers.pip_kind import PIP
-from lading.project import Image
+from lading.project import Image, Project
 
-LOCKED: tuple[AnyKind, ...] = (PIP,)
-"""In the order they are locked: a layer is asked upon those before it."""
-
-ADDED: tuple[AnyKind, ...] = (PIP,)
-"""In the order they go into an image."""
+ADDED = ("apt", "source", "conda", "pip")
+"""In the order they go into an image, with the sources that it has among them."""
 
 
-def of(image: Image) -> tuple[AnyKind, ...]:
-    """The kinds of layers that an image has, in the order they are locked."""
-    return tuple(kind for kind in LOCKED if kind.wanted(image))
+def of(image: Image, project: Project) -> tuple[AnyKind, ...]:
+    """The kinds of layers that an image has, in the order they are locked: a layer is asked upon
+    those before it.
+    """
+    found: list[AnyKind] = []
+    if image.conda is not None:
+        # A tenth of what it takes doit to start is what this imports.
+        from lading.layers.conda_kind import CONDA
+
+        found.append(CONDA)
+    return (*found, *(kind for kind in (PIP, APT) if kind.wanted(image, project)))

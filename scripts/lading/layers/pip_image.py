@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from lading.facts import Facts
-from lading.layers.pip import PipLock
-from lading.requirements import Pin, Sources
-from lading.steps import Content, Contribution, Mount, Run, Stage, Step, Stored, Unpacked
+from lading.layers.pip import PipLock, Request
+from lading.parts import FILES, OUT, Part, Share, Start
+from lading.requirements import Pin, normalised
+from lading.steps import Content, Contribution, Derived, Mount, Run, Stored, Unpacked
 
 VENV = "/opt/venv"
 LENT = "/dev/shm/lading"
@@ -18,31 +21,27 @@ SHARED = "share/requirements"
 """Where in the context the requirement files lie that go into the image as they are."""
 
 
-def contribute(start: str, facts: Facts, lock: PipLock, sources: Sources) -> Contribution:
-    """The layer's stages, steps, variables and files. What is built is built FROM `start`."""
-    built = [pin for pin in lock.pins if not pin.is_wheel]
+def contribute(start: Start, facts: Facts, lock: PipLock, request: Request) -> Contribution:
+    """The layer's steps, variables and files. What has no wheel is built upon `start`, each
+    package as a part of its own.
+    """
+    sources = request.sources
     wheels = [pin for pin in lock.pins if pin.is_wheel]
+    built = [pin for pin in lock.pins if not pin.is_wheel]
+    parts = _parts(start, request, lock, built)
     files: dict[str, Content] = {
         "pip/bin/uv": Unpacked(sha256=lock.installer.artifact.sha256),
         "pip/requirements.txt": _plain(wheels, hashes=True),
         **{f"pip/wheels/{p.artifact.name}": Stored(sha256=p.artifact.sha256) for p in wheels},
         **{f"{SHARED}/{path}": data for path, data in sources.files.items()},
     }
-    stages: tuple[Stage, ...] = ()
     if built:
         files["pip/built.txt"] = _plain(built, hashes=False)
-        for pin in built:
-            # A folder of its own each: archives by URL can have the same name.
-            name = f"pip/sdists/{pin.name}/{pin.artifact.name}"
-            files[name] = Stored(sha256=pin.artifact.sha256)
-            for needed in lock.build[pin.name]:
-                name = f"pip/build-{pin.name}/{needed.artifact.name}"
-                files[name] = Stored(sha256=needed.artifact.sha256)
-        stages = (_build_stage(start, facts, built),)
+        for pin, part in zip(built, parts, strict=True):
+            files[f"pip/built/{pin.name}"] = Derived(key=part.key, name=FILES)
     wanted = {pin.name: pin.version for pin in lock.pins}
     asked = [_exactly(name, wanted[name]) for name in sources.names() if name in wanted]
     return Contribution(
-        stages=stages,
         steps=(_install(facts, wheels, built),),
         path=(f"{VENV}/bin",),
         env={"VIRTUAL_ENV": VENV},
@@ -51,6 +50,7 @@ def contribute(start: str, facts: Facts, lock: PipLock, sources: Sources) -> Con
             "python.packages": " ".join(asked),
         },
         files=files,
+        parts=parts,
     )
 
 
@@ -90,35 +90,85 @@ FORGET_TIMES = (
 """uv notes beside each package when its wheel's inode last changed, which no build can repeat."""
 
 
-def _build_stage(start: str, facts: Facts, built: Sequence[Pin]) -> Stage:
-    steps: list[Step] = [
-        Run(
-            why=f"{pin.name} {pin.version} has no wheel: it is built here, from locked build "
-            "requirements, and only the wheel leaves this stage.",
-            mounts=(
-                Mount(source="pip/bin", target=f"{LENT}/bin"),
-                Mount(source=f"pip/sdists/{pin.name}", target=f"{LENT}/sdists"),
-                Mount(source=f"pip/build-{pin.name}", target=f"{LENT}/build"),
-            ),
-            commands=(
-                *QUIET,
-                f"{LENT}/bin/uv build --wheel --quiet --python {facts.python}\n"
-                f"--no-index --find-links {LENT}/build\n"
-                f"--out-dir /wheels {LENT}/sdists/{pin.artifact.name}",
-            ),
-        )
-        for pin in built
-    ]
-    return Stage(
-        name="wheels",
-        base=start,
-        steps=tuple(steps),
-        why="A stage for what has to be built; what it needs for that stays behind.",
+def _parts(start: Start, request: Request, lock: PipLock, built: Sequence[Pin]) -> tuple[Part, ...]:
+    """The wheels of packages that have none, each a part of its own, in the order of `built`.
+
+    Those that are built without isolation come behind the others, which they can be built with,
+    and behind each other in the order in which they are declared.
+    """
+    shared = tuple(map(normalised, request.section.no_build_isolation))
+    parts: dict[str, Part] = {}
+    for pin in built:
+        if pin.name not in shared:
+            parts[pin.name] = _part(start, request, lock, pin, {})
+    for pin in sorted((pin for pin in built if pin.name in shared), key=_place_in(shared)):
+        parts[pin.name] = _part(start, request, lock, pin, dict(parts))
+    return tuple(parts[pin.name] for pin in built)
+
+
+def _place_in(names: Sequence[str]) -> Callable[[Pin], int]:
+    return lambda pin: names.index(pin.name)
+
+
+def _part(
+    start: Start, request: Request, lock: PipLock, pin: Pin, at_hand: Mapping[str, Part]
+) -> Part:
+    """The wheel of one package, built from locked build requirements. With `at_hand`, wheels
+    that were built themselves, it is built in an environment that has all of them.
+    """
+    section, facts = request.section, request.facts
+    alone = pin.name not in map(normalised, section.no_build_isolation)
+    needed = lock.build[pin.name]
+    files: dict[str, Content] = {
+        "pip/bin/uv": Unpacked(sha256=lock.installer.artifact.sha256),
+        f"pip/sdist/{pin.artifact.name}": Stored(sha256=pin.artifact.sha256),
+        **{f"pip/build/{one.artifact.name}": Stored(sha256=one.artifact.sha256) for one in needed},
+        **{
+            f"pip/built/{name}": Derived(key=part.key, name=FILES) for name, part in at_hand.items()
+        },
+    }
+    build = f"{LENT}/pip/bin/uv build --wheel --quiet --no-index --out-dir {OUT}"
+    sdist = f"{LENT}/pip/sdist/{pin.artifact.name}"
+    found = "".join(
+        f"\n--find-links {LENT}/pip/{place}"
+        for place in ("build", *(f"built/{name}" for name in at_hand))
     )
+    if alone:
+        commands = [f"{build}\n--python {facts.python}{found}\n{sdist}"]
+    else:
+        files["pip/environment.txt"] = (
+            _plain(needed, hashes=False) + "".join(f"{name}\n" for name in at_hand).encode()
+        )
+        commands = [
+            f"{LENT}/pip/bin/uv venv --quiet --python {facts.python} /lading/env",
+            f"{LENT}/pip/bin/uv pip install --quiet --python /lading/env --no-index --no-deps"
+            f"{found}\n--requirements {LENT}/pip/environment.txt",
+            'export PATH="/lading/env/bin:$PATH"',
+            f"{build}\n--python /lading/env --no-build-isolation\n{sdist}",
+        ]
+    step = Run(
+        why="Built from locked build requirements; only the wheel leaves.",
+        mounts=(Mount(source="pip", target=f"{LENT}/pip"),),
+        # uv puts a .gitignore beside what it builds.
+        commands=(*QUIET, *_variables(section.build_env), *commands, f"rm -f {OUT}/.gitignore"),
+    )
+    what = _exactly(pin.name, pin.version)
+    upon = replace(start, parts=(*start.parts, *at_hand.values()))
+    made = upon.part(
+        f"wheel-{pin.name}",
+        f"the wheel of {what}",
+        (step,),
+        files,
+        why=f"{what} has no wheel, or none is wanted: it is built here, with no network.",
+    )
+    return replace(made, shares=(Share(key=made.key, name=FILES),))
+
+
+def _variables(values: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(f"export {name}={shlex.quote(value)}" for name, value in sorted(values.items()))
 
 
 def _install(facts: Facts, wheels: Sequence[Pin], built: Sequence[Pin]) -> Run:
-    mounts = [Mount(source="pip", target=f"{LENT}/pip")]
     install = f"{LENT}/pip/bin/uv pip install --quiet --python {VENV}\n--no-index --no-deps"
     commands = [*QUIET, f"{LENT}/pip/bin/uv venv --quiet --python {facts.python} {VENV}"]
     if wheels:
@@ -128,14 +178,14 @@ def _install(facts: Facts, wheels: Sequence[Pin], built: Sequence[Pin]) -> Run:
             f"--requirements {LENT}/pip/requirements.txt"
         )
     if built:
-        mounts.append(Mount(source="/wheels", target=f"{LENT}/built", stage="wheels"))
-        commands.append(f"{install}\n--find-links {LENT}/built --requirements {LENT}/pip/built.txt")
+        found = "".join(f"\n--find-links {LENT}/pip/built/{pin.name}" for pin in built)
+        commands.append(f"{install}{found}\n--requirements {LENT}/pip/built.txt")
     if wheels or built:
         commands += [COMPILE, FORGET_TIMES]
     return Run(
         why="The Python packages, into a virtual environment of their own. The wheels are lent to "
         "this one step and are never a layer; the hashes are checked once more; bytecode is "
         "compiled, but for the packages' own tests, so that a read-only image starts fast.",
-        mounts=tuple(mounts),
+        mounts=(Mount(source="pip", target=f"{LENT}/pip"),),
         commands=tuple(commands),
     )

@@ -5,6 +5,10 @@ Only there is it run with the base's own Python; this machine's never sees it.
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +18,7 @@ from lading import net, process, uv
 from lading.layers import pip
 from lading.layers.kind import Tools
 from lading.layers.pip import PipLock, Request
+from lading.requirements import Pin
 
 if TYPE_CHECKING:
     from lading.engines import Mount
@@ -48,6 +53,99 @@ def runner(request: Request, old: PipLock | None, tools: Tools) -> uv.Runner:
         return process.Finished(code=result.code, output=result.output)
 
     return run
+
+
+HOOK = r"""
+set -eu
+uv=/lading/uv
+cp -r /lading/sdist /tmp/sdist
+"$uv" venv --quiet --python "$LADING_PYTHON" /tmp/env
+"$uv" pip install --quiet --python /tmp/env --no-index --no-deps --offline \
+  --find-links /lading/sdist/wheels --requirements /lading/sdist/build.txt
+mkdir /tmp/source
+cd /tmp/source
+"$LADING_PYTHON" -c 'import shutil, sys; shutil.unpack_archive(sys.argv[1], ".")' \
+  "/tmp/sdist/$LADING_FILE"
+cd ./*
+PATH="/tmp/env/bin:$PATH" /tmp/env/bin/python /lading/sdist/hook.py
+"""
+
+ASK = r"""
+import importlib, json, os, sys
+try:
+    import tomllib
+except ImportError:
+    try:
+        import tomli as tomllib
+    except ImportError:
+        from setuptools._vendor import tomli as tomllib
+system = {}
+if os.path.exists("pyproject.toml"):
+    with open("pyproject.toml", "rb") as file:
+        system = tomllib.load(file).get("build-system", {})
+sys.path[:0] = [os.path.join(os.getcwd(), path) for path in system.get("backend-path", [])]
+name = system.get("build-backend", "setuptools.build_meta:__legacy__")
+module, _, inside = name.partition(":")
+backend = importlib.import_module(module)
+for part in filter(None, inside.split(".")):
+    backend = getattr(backend, part)
+ask = getattr(backend, "get_requires_for_build_wheel", None)
+found = ask() if ask else []
+print("\n@lading requires " + json.dumps(list(found)))
+"""
+"""What is run in the build environment: PEP 517's hook, and its answer on a line of its own."""
+
+
+def asks_for(request: Request, old: PipLock | None, tools: Tools) -> pip.AsksFor:
+    """A way to ask build backends there what more they want. One that can't answer is told of."""
+
+    def ask(sdist: Path, pin: Pin, installed: Sequence[Pin]) -> Sequence[str]:
+        from lading.engines import Mount
+
+        binary = _binary(request, old, tools)
+        with tempfile.TemporaryDirectory(prefix="lading-hook-") as name:
+            folder = Path(name)
+            folder.chmod(0o755)
+            wanted = "".join(f"{one.name}=={one.version}\n" for one in installed)
+            (folder / "build.txt").write_text(wanted)
+            _lend(installed, request, tools, folder / "wheels")
+            (folder / "hook.py").write_text(ASK)
+            shutil.copyfile(sdist, folder / pin.artifact.name)
+            result = tools.in_base()(
+                ["/bin/sh", "-c", HOOK],
+                mounts=[
+                    Mount(source=binary, target="/lading/uv"),
+                    Mount(source=folder, target="/lading/sdist"),
+                ],
+                env={
+                    **_settings({}),
+                    "LADING_PYTHON": request.facts.python,
+                    "LADING_FILE": pin.artifact.name,
+                    **request.section.build_env,
+                },
+            )
+        said = re.search(r"^@lading requires (\[.*\])$", result.output, re.MULTILINE)
+        if result.code or said is None:
+            last = result.output.strip().rpartition("\n")[2]
+            tools.note(
+                f"  {pin.name} {pin.version} can't be asked what it is built with ({last}): what "
+                "its pyproject.toml says is locked"
+            )
+            return ()
+        return [str(one) for one in json.loads(said[1])]
+
+    return ask
+
+
+def _lend(pins: Sequence[Pin], request: Request, tools: Tools, folder: Path) -> None:
+    """The files of these pins in a folder; what builds a package is needed in the store anyway."""
+    lacking = tools.store.lacking(pin.artifact for pin in pins)
+    if lacking:
+        environment = net.uv_environment(tools.environ)
+        tools.store.fetch(lacking, lambda _: pip.sources(request, pins, environment))
+    folder.mkdir()
+    for pin in pins:
+        shutil.copyfile(tools.store.path(pin.artifact.sha256), folder / pin.artifact.name)
 
 
 def _settings(environ: Mapping[str, str]) -> dict[str, str]:

@@ -10,6 +10,7 @@ from lading.console import counted, size
 from lading.layers import pip, pip_image, pip_in_base
 from lading.layers.kind import Kind, Subject, Tools
 from lading.layers.pip import PipLock, Request
+from lading.parts import Start
 from lading.requirements import Pin, normalised
 from lading.steps import Contribution
 from lading.store import Artifact, Source
@@ -44,6 +45,7 @@ class Pip(Kind[Request, PipLock]):
             tools.store,
             environment,
             in_base=lambda: pip_in_base.runner(request, old, tools),
+            asks_for=pip_in_base.asks_for(request, old, tools),
         )
         expected = set(map(normalised, request.section.no_binary))
         for pin in new.pins:
@@ -61,8 +63,8 @@ class Pip(Kind[Request, PipLock]):
         pins = [pin for pin in lock.all_pins if pin.artifact.sha256 in wanted]
         return pip.sources(request, pins, net.uv_environment(tools.environ))
 
-    def contribute(self, request: Request, lock: PipLock, start: str) -> Contribution:
-        return pip_image.contribute(start, request.facts, lock, request.sources)
+    def contribute(self, request: Request, lock: PipLock, start: Start) -> Contribution:
+        return pip_image.contribute(start, request.facts, lock, request)
 
     def moved(self, old: PipLock | None, new: PipLock) -> list[str]:
         return moved(old.pins if old else (), new.pins)

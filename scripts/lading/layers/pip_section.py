@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from lading.schema.scalars import CONTROL, ProjectPath, Text
-from lading.schema.shapes import Field, List, Record
+from lading.schema.shapes import VARIABLES, Field, List, Record
 
 # PEP 508 names; ":all:" is pip's word for every package.
 _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
@@ -21,6 +22,13 @@ class PipSection:
     constraints: tuple[str, ...] = ()
     no_binary: tuple[str, ...] = ()
     build_constraints: tuple[str, ...] = ()
+    build_env: Mapping[str, str] = field(default_factory=dict)
+    no_build_isolation: tuple[str, ...] = ()
+
+
+def _packages(pattern: str) -> List[str]:
+    item = Text(pattern=pattern, longest=128, expected="the name of a Python package")
+    return List(item=item, or_one=True, unique=True)
 
 
 SECTION = Record(
@@ -37,15 +45,7 @@ SECTION = Record(
             about="files of constraints, as pip's -c",
         ),
         "no-binary": Field(
-            kind=List(
-                item=Text(
-                    pattern=rf"{_NAME}|:all:",
-                    longest=128,
-                    expected="the name of a Python package",
-                ),
-                or_one=True,
-                unique=True,
-            ),
+            kind=_packages(rf"{_NAME}|:all:"),
             about="packages that are built from source, wheels or not",
         ),
         "build-constraints": Field(
@@ -61,6 +61,13 @@ SECTION = Record(
                 unique=True,
             ),
             about="versions of what packages are built with, as setuptools<69",
+        ),
+        "no-build-isolation": Field(
+            kind=_packages(_NAME),
+            about="packages that are built with the image's other Python packages at hand",
+        ),
+        "build-env": Field(
+            kind=VARIABLES, about="variables while packages are built, as MPICC: /usr/bin/mpicc"
         ),
     },
 )

@@ -78,7 +78,9 @@ class Stopped(LadingError):
 
 def redact(text: str) -> str:
     """A text without the credentials that stand in its URLs."""
-    return re.sub(_SECRET_PARAMETER, r"\1***", re.sub(_USERINFO, r"\g<scheme>***@", text))
+    text = re.sub(_SECRET_PARAMETER, r"\1***", re.sub(_USERINFO, r"\g<scheme>***@", text))
+    # The token of a conda channel is a part of the path.
+    return re.sub(r"(/t/)[^/\s]+(?=/)", r"\1***", text)
 
 
 def host_of(url: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from lading.schema.nodes import ListNode, MapNode, Node, ScalarNode
 from lading.schema.problems import Place, RejectedError, any_of, quoted
-from lading.schema.scalars import Schema, Text
+from lading.schema.scalars import CONTROL, Schema, Text
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -233,3 +233,18 @@ def _pairs(node: Node, place: Place, expected: str) -> Pairs:
         else:
             pairs[key.text] = (key, value)
     return pairs
+
+
+VARIABLES = Map(
+    key=Text(
+        pattern="[A-Za-z_][A-Za-z0-9_]*",
+        longest=255,
+        expected="the name of an environment variable: letters, digits, '_'",
+    ),
+    value=Text(
+        pattern=rf"(?:[^{CONTROL}]|\t)*",
+        longest=65_536,
+        expected='a text in one line ("" for an empty one)',
+    ),
+    expected="a mapping of environment variables",
+)

@@ -20,7 +20,7 @@ from typing import TypeVar
 
 from lading import files, net
 from lading.errors import EnvironmentProblem, LadingError
-from lading.store.download import Artifact, Gone, Line, Part, Source, fill
+from lading.store.download import Artifact, Gone, Line, Part, Source, fill, fill_new
 
 __all__ = ["Artifact", "Gone", "Source", "Store", "available"]
 
@@ -141,12 +141,41 @@ class Store:
             finally:
                 part.close()
 
+    def fetch_new(
+        self,
+        name: str,
+        sources: Sequence[Source],
+        advance: Callable[[int], None] = _unheard,
+        *,
+        environ: Mapping[str, str] | None = None,
+    ) -> Artifact:
+        """Downloads a file that nobody knows the sha256 of yet, and says what it is.
+
+        The first source that has it counts. Raises as `fetch` does.
+        """
+        partial = self.root / "partial"
+        mine = partial / f"new-{os.getpid()}-{threading.get_ident()}{files.PART}"
+        self._sweep()
+        stop = threading.Event()
+        with (
+            files.locked(mine.with_suffix(".lock"), _holder(name), remove=True),
+            net.session(environ, stop=stop) as session,
+        ):
+            part = Part(mine, advance)
+            try:
+                artifact = fill_new(part, name, sources, Line(session, environ, stop))
+                part.publish(self.path(artifact.sha256))
+            finally:
+                part.close()
+                mine.unlink(missing_ok=True)
+        return artifact
+
     def derived(self, key: str, name: str, make: Callable[[Path], None]) -> Path:
         """The file or folder NAME that follows from KEY; `make` writes it to the path it is given.
 
         Made once, by one process; another one waits for it. It has its name when it is whole.
         """
-        final = self.root / "derived" / key / name
+        final = self.made(key, name)
         if final.exists():
             return final
         if not all(part and "/" not in part and part not in (".", "..") for part in (key, name)):
@@ -166,9 +195,13 @@ class Store:
                 _remove(making)
         return final
 
+    def made(self, key: str, name: str) -> Path:
+        """Where what was made as NAME from KEY is, or would be."""
+        return self.root / "derived" / key / name
+
     def has_derived(self, key: str, name: str) -> bool:
         """Whether NAME has been made from KEY already."""
-        return (self.root / "derived" / key / name).exists()
+        return self.made(key, name).exists()
 
     def _sweep(self) -> None:
         """Removes what dead processes left: derivations, locks, downloads nobody went on with."""

@@ -202,6 +202,25 @@ def fill(part: Part, artifact: Artifact, sources: Sequence[Source], line: Line) 
     raise _gravest(failures)
 
 
+def fill_new(part: Part, name: str, sources: Sequence[Source], line: Line) -> Artifact:
+    """Makes `part` a file of which nothing but the name is known, from the first source that has
+    it; what that file is called by. Raises `Gone` or `EnvironmentProblem`.
+    """
+    unknown = Artifact(name=name, sha256="0" * 64)
+    failures: list[LadingError] = []
+    for source in sources:
+        part.restart()
+        try:
+            _complete(part, unknown, source, line, fresh=False)
+        except (Gone, EnvironmentProblem) as error:
+            if isinstance(error, EnvironmentProblem) and not part.path.exists():
+                raise  # the disk is full: another source won't help
+            failures.append(error)
+            continue
+        return Artifact(name=name, sha256=part.sha256, size=part.size)
+    raise _gravest(failures)
+
+
 def _complete(part: Part, artifact: Artifact, source: Source, line: Line, *, fresh: bool) -> None:
     """Asks again, from where it was cut off, as long as that brings something new."""
     if artifact.size is not None and part.size > artifact.size:

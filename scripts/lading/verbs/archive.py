@@ -13,7 +13,6 @@ from lading.console import size
 from lading.files import disk_errors, written_whole
 from lading.project import Image
 from lading.state import State
-from lading.verbs import build as build_verb
 from lading.verbs import check as check_verb
 
 
@@ -29,12 +28,11 @@ def make(state: State, image: Image) -> str:
     assert key is not None
     candidate = state.candidate(image)
     record = candidate.with_suffix(".json")
-    if not (archive.current(candidate, record, key) and _checked(state, image, record)):
-        if check_verb.read(state, image).get("image") == build_verb.ensure(state, image):
-            check_verb.export(state, image)
-        else:
-            # Another build of the same key: these very bytes were never tested.
-            check_verb.make(state, image)
+    checked = check_verb.read(state, image).get("archive")
+    there = archive.current(candidate, record, key) and archive.config_of(record) == checked
+    # The same key gives the same bytes; where it does not, these were never tested.
+    if not there and check_verb.export(state, image) != checked:
+        check_verb.make(state, image)
     final = state.archive(image)
     with disk_errors(final):
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -45,10 +43,6 @@ def make(state: State, image: Image) -> str:
     state.forget("archived")
     found = json.loads(state.record(image).read_text())
     return f"dist/{final.name}, {size(found['size'])}, {found['sha256'][:12]}"
-
-
-def _checked(state: State, image: Image, record: Path) -> bool:
-    return check_verb.read(state, image).get("image") == archive.config_of(record)
 
 
 def moved(source: Path, target: Path) -> None:

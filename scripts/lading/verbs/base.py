@@ -178,6 +178,11 @@ def facts_of_image(state: State, reference: str) -> Facts:
 # -- making ---------------------------------------------------------------------------------
 
 
+def archive_of(state: State, base: Base, lock: BaseLock) -> Path | None:
+    """Where the store has a Debian base as an archive, or would have it."""
+    return state.store.made(lock.key, ARCHIVE) if base.debian is not None else None
+
+
 def made(state: State, base: Base, lock: BaseLock) -> bool:
     """Whether the store has the base as it is locked."""
     return base.debian is None or state.store.has_derived(lock.key, ARCHIVE)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import shutil
-from typing import IO
 
-from lading.compose import KEY_LABEL
-from lading.console import Line, size
+from lading.console import size
 from lading.engines import BuildFailed
 from lading.errors import LadingError
 from lading.project import Image
 from lading.state import State
 from lading.verbs import base as base_verb
+from lading.verbs import building
 from lading.verbs import dockerfile as dockerfile_verb
 from lading.verbs import fetch as fetch_verb
 
@@ -42,38 +40,23 @@ def load(state: State, image: Image) -> bool:
 
 def build(state: State, image: Image) -> str:
     """Builds the image from its context; the whole output goes to build/NAME/build.log."""
-    name = state.name(image)
-    key = state.key(image)
+    name, key = state.name(image), state.key(image)
+    assert key is not None
     base_verb.ensure(state, state.base_of(image))
     fetch_needed(state, image)
-    log = state.build_folder(image) / "build.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        log.open("w", encoding="utf-8") as file,
-        state.console.lines(f"build {image.name}", keep="RUN ") as show,
-    ):
-        try:
-            identity = state.engine.build(
-                state.context(image),
-                name,
-                platform=state.project.platform,
-                log=lambda line: _both(file, show, line),
-            )
-        except BuildFailed as failed:
-            _refuse_damaged(state, image, failed)
-            raise
-    info = state.engine.inspect(identity)
-    if info is None or info.labels.get(KEY_LABEL) != key:
-        raise LadingError(
-            f"{name} was built, but the engine shows another image under that name",
-            do="someone else is building with the same engine: run it again",
+    try:
+        info = building.build(
+            state,
+            state.context(image),
+            name,
+            key=key,
+            log=state.build_folder(image) / "build.log",
+            what=image.name,
         )
-    state.forget("images")
+    except BuildFailed as failed:
+        _refuse_damaged(state, image, failed)
+        raise
     return size(info.size)
-
-
-NOISE = re.compile(r"#\d+ (sha256:|DONE|CACHED|\.\.\.|exporting|naming|writing)")
-"""What BuildKit prints besides its steps and what they print."""
 
 
 def _refuse_damaged(state: State, image: Image, failed: BuildFailed) -> None:
@@ -87,13 +70,6 @@ def _refuse_damaged(state: State, image: Image, failed: BuildFailed) -> None:
             why=failed.what,
             do="it was thrown away: run it again, and it is fetched anew",
         ) from failed
-
-
-def _both(file: IO[str], show: Line, line: str) -> None:
-    file.write(line + "\n")
-    file.flush()
-    if not NOISE.match(line):
-        show(line)
 
 
 def fetch_needed(state: State, image: Image) -> None:

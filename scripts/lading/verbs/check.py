@@ -1,9 +1,10 @@
-"""check: run the image's tests, and export the candidate of its archive once they pass."""
+"""check: run the image's tests, export the candidate of its archive, and look into it."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from lading import archive
 from lading.console import counted, duration, shortened
@@ -11,9 +12,14 @@ from lading.errors import LadingError
 from lading.files import digest_of, write_text
 from lading.project import Image
 from lading.state import State
+from lading.verbs import base as base_verb
 from lading.verbs import build as build_verb
 
-CHECKS = 1
+if TYPE_CHECKING:
+    from lading.checks.mpi import MpiReport
+    from lading.checks.portability import Report
+
+CHECKS = 2
 """The version of the checks: raised when an image that passed might not pass any more."""
 
 
@@ -29,7 +35,7 @@ def current(state: State, image: Image) -> bool:
 
 def checks(image: Image) -> str:
     """What an image has to pass: today's checks, and the tests that it declares."""
-    return digest_of([CHECKS, list(image.test)])
+    return digest_of([CHECKS, list(image.test), image.mpi, dict(image.allow)])
 
 
 def read(state: State, image: Image) -> dict[str, Any]:
@@ -42,10 +48,12 @@ def read(state: State, image: Image) -> dict[str, Any]:
 
 
 def make(state: State, image: Image) -> str:
-    """Runs the tests; the first that fails is shown with what it printed."""
-    from lading.checks import declared
+    """Runs the tests, exports the candidate, and checks it for Apptainer; what speaks against it
+    is shown with what to do.
+    """
+    from lading.checks import declared, portability
 
-    identity = _shipped(state, image) or build_verb.ensure(state, image)
+    identity = build_verb.ensure(state, image)
     with state.console.lines(f"check {image.name}") as show:
         show(counted(len(image.test), "test"))
         results = declared.run(state.engine, identity, image.test)
@@ -54,14 +62,14 @@ def make(state: State, image: Image) -> str:
         verdict = "passed" if not result.code else f"failed ({result.code})"
         line = f"  {verdict}  {duration(result.seconds)}  {image.name}: {result.command}"
         state.console.note(shortened(line, 80))
-    # Where only the tests have changed, the archive is there already.
-    if not failed and not state.archived(image):
-        export(state, image)
+    ranks = _ranks(state, image, identity) if image.mpi else None
+    report, shipped = (None, "") if failed else _examined(state, image)
     record = {
         "key": state.key(image),
         "image": identity,
+        "archive": shipped,
         "checks": checks(image),
-        "passed": not failed,
+        "passed": report is not None and not report.errors and (ranks is None or ranks.passed),
         "tests": [
             {
                 "command": result.command,
@@ -71,34 +79,77 @@ def make(state: State, image: Image) -> str:
             }
             for result in results
         ],
+        "mpi": ranks.to_dict() if ranks is not None else None,
+        "portability": report.to_dict() if report is not None else None,
     }
     write_text(state.check_file(image), json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-    if failed:
+    if report is None:
         first = failed[0]
         raise LadingError(
             f"a test of {image.name} failed: {first.command} (exit code {first.code})",
             why="\n".join(first.output.splitlines()[-30:]) or "it printed nothing",
             do=f"all output is in build/{image.name}/check.json; no archive is written",
         )
-    return f"{counted(len(results), 'test')} passed"
+    told = any(finding.level != "info" for finding in report.findings)
+    if told or report.unused or report.facts.get("mpi"):
+        lines = portability.table(report, least="warn")
+        state.console.note("\n".join(f"  {line}" for line in lines))
+    if report.errors:
+        raise LadingError(
+            f"{image.name} would not work under Apptainer: "
+            f"{counted(len(report.errors), 'error')}, above",
+            do="mend them, or, where one is meant, say why: "
+            f'images.{image.name}.allow: {{"{report.errors[0].id}:PATH": the reason}}; '
+            "no archive is written",
+        )
+    if ranks is not None and not ranks.passed:
+        raise LadingError(
+            f"the MPI of {image.name} is not as it has to be",
+            why="\n".join(ranks.problems),
+            do=f"all of it is in build/{image.name}/check.json; no archive is written",
+        )
+    return f"{counted(len(results), 'test')} passed, ready for Apptainer"
 
 
-def _shipped(state: State, image: Image) -> str:
-    """The ID of the image in dist/, there in the engine; empty while dist/ has none.
+def _ranks(state: State, image: Image, identity: str) -> MpiReport:
+    """What running its MPI says, also with a host's in its place; shown as it is found."""
+    from lading.checks import mpi
 
-    The engine may have another build of the same key, and no build is quite like another.
+    find = mpi.finder(image.mpi, state.project.platform, state.store, state.environ)
+    with state.console.lines(f"check {image.name}") as show:
+        show("MPI")
+        report = mpi.run(state.engine, identity, image.mpi, find)
+    state.console.note("\n".join(f"  {line}" for line in report.lines()))
+    return report
+
+
+def _examined(state: State, image: Image) -> tuple[Report, str]:
+    """What the portability checks say of the bytes that will ship, and the ID they have. Where
+    only the tests have changed, they have shipped already.
     """
-    if not state.archived(image):
-        return ""
-    config = archive.config_of(state.record(image))
-    if state.engine.inspect(config) is None:
-        state.engine.load(state.archive(image))
-        state.forget("images")
-    return config
+    from lading.checks import portability
+
+    archived = state.archived(image)
+    shipped = archive.config_of(state.record(image)) if archived else export(state, image)
+    report = portability.examine(
+        state.archive(image) if archived else state.candidate(image),
+        platform=state.project.platform,
+        mpi=image.mpi,
+        allow=[portability.allowed(what, reason) for what, reason in image.allow.items()],
+        digests=False,  # they were verified while it was written
+    )
+    return replace(report, archive=image.name), shipped
 
 
-def export(state: State, image: Image) -> None:
-    """Writes the candidate: the bytes that will be the archive, if nothing speaks against it."""
+PARTS = ("/opt/conda", "/opt/venv")
+"""What gets a layer of its own in the archive: the cut does not depend on the engine."""
+
+
+def export(state: State, image: Image) -> str:
+    """Writes the candidate: the bytes that will be the archive, if nothing speaks against it.
+
+    Returns the ID that the image has in it.
+    """
     key = state.key(image)
     assert key is not None
     identity = build_verb.ensure(state, image)
@@ -113,8 +164,26 @@ def export(state: State, image: Image) -> None:
             name=name,
             platform=state.project.platform,
             advance=advance,
+            normal=normal(state, image),
         )
     archive.record(candidate.with_suffix(".json"), made, key=key, name=name)
+    return made.config
+
+
+def normal(state: State, image: Image) -> archive.Normal:
+    """What makes the archive the same, whichever engine built the image, and when."""
+    base = state.base_of(image)
+    lock = state.base_lock(base)
+    assert lock is not None
+    below = state.engine.inspect(base_verb.ensure(state, base))
+    assert below is not None
+    kept = base_verb.archive_of(state, base, lock)
+    return archive.Normal(
+        base=below.diff_ids,
+        epoch=state.all_locked(image).header.epoch,
+        parts=PARTS,
+        archive=kept if kept is not None and kept.exists() else None,
+    )
 
 
 def clean(state: State, image: Image) -> None:

@@ -7,6 +7,10 @@ import shutil
 from lading import context
 from lading.project import Image
 from lading.state import State
+from lading.verbs import base as base_verb
+from lading.verbs import in_base
+from lading.verbs import part as part_verb
+from lading.verbs import source as source_verb
 
 
 def current(state: State, image: Image) -> bool:
@@ -34,10 +38,21 @@ def make(state: State, image: Image) -> str:
 def ensure(state: State, image: Image, *, again: bool = False) -> None:
     """The context is there; made if it is not."""
     key = state.key(image)
-    state.all_locked(image)
+    locked = state.all_locked(image)
     assert key is not None
+    plan = state.plan(image)
+    tools = in_base.tools(state, state.base_of(image))
+    for layer in locked.layers:
+        if not layer.kind.prepared(layer.request, layer.lock, tools):
+            layer.kind.prepare(layer.request, layer.lock, tools)
+    for source in state.sources_of(image):
+        source_verb.ensure(state, source, state.base_of(image))
+    for part in plan.parts:
+        if not part_verb.there(state, part):
+            base_verb.ensure(state, state.base_of(image))
+            part_verb.ensure(state, part)
     if again or not _whole(state, image, key):
-        context.make(state.plan(image), key, state.project.root, state.store, state.context(image))
+        context.make(plan, key, state.project.root, state.store, state.context(image))
 
 
 def clean(state: State, image: Image) -> None:

@@ -21,7 +21,7 @@ def current(state: State, image: Image) -> bool:
 
 def reason(state: State, image: Image) -> str:
     """Why a lock has to be made again; empty if none has."""
-    wanted = kinds.of(image)
+    wanted = kinds.of(image, state.project)
     if wanted and state.base_lock(state.base_of(image)) is None:
         return "its base is not locked"
     for kind in wanted:
@@ -48,8 +48,12 @@ def missing_upstream(state: State, image: Image, kind: AnyKind) -> list[str]:
     """
     lock = state.layer_lock(image, kind)
     assert lock is not None
+    wanted = _asked_for(state, image)
+    # First what is looked up at once: in the store there may be hundreds of files to look for.
+    if not wanted and state.archived(image):
+        return []
     lacking = state.store.lacking(lock.artifacts)
-    if not lacking or not _needed(state, image):
+    if not lacking or not (wanted or not state.exists(image)):
         return []
     try:
         found = _located(state, image, kind)
@@ -59,16 +63,15 @@ def missing_upstream(state: State, image: Image, kind: AnyKind) -> list[str]:
     return sorted(artifact.name for artifact in lacking if artifact.sha256 in gone)
 
 
-def _needed(state: State, image: Image) -> bool:
-    """Whether any file of the lock is needed: asked for by name, or for an image still to make."""
-    asked = any(state.asked_for(verb, image) for verb in ("lock", "fetch", "dockerfile"))
-    return asked or not state.exists(image)
+def _asked_for(state: State, image: Image) -> bool:
+    """Whether the files of the lock are wanted, be the image there or not."""
+    return any(state.asked_for(verb, image) for verb in ("lock", "fetch", "dockerfile"))
 
 
 def located(state: State, image: Image) -> Mapping[str, Sequence[Source]]:
     """Where the files that the store lacks can be had today; servers are asked once a run."""
     found: dict[str, Sequence[Source]] = {}
-    for kind in kinds.of(image):
+    for kind in kinds.of(image, state.project):
         found |= _located(state, image, kind)
     return found
 
@@ -90,7 +93,7 @@ def make(state: State, image: Image) -> str:
     """Locks the layers that are not current; says what moved. Frozen, it is an error that names
     the lock.
     """
-    wanted = kinds.of(image)
+    wanted = kinds.of(image, state.project)
     if not wanted:
         return "nothing to lock"
     base = state.base_of(image)

@@ -9,10 +9,10 @@ from contextlib import closing
 from pathlib import Path
 
 from lading import archive
-from lading.compose import KEY_LABEL
 from lading.engines import buildkit, connect
 from lading.errors import LadingError
 from lading.layers import base as bases
+from lading.plan import KEY_LABEL
 from lading.state import State
 from tests.bench import clock, generated, tools
 from tests.bench.clock import Timed

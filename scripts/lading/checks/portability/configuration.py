@@ -237,7 +237,9 @@ def _conda(subject: Subject) -> Iterator[Found]:
                 continue
             text = script.node.content.decode("utf-8", "replace")
             sets = set(re.findall(r"^\s*export\s+([A-Za-z]\w*)=", text, re.MULTILINE))
-            missing = sorted(sets - subject.env.keys())
+            # What conda keeps for deactivation is of no use to anyone else.
+            kept = {name for name in sets if re.match(r"_?CONDA_(BACKUP|SET)_", name)}
+            missing = sorted(sets - kept - subject.env.keys())
             if missing:
                 yield Found(
                     "E10",

@@ -1,0 +1,129 @@
+"""What Apptainer wrote into the unpacked image, mended: labels, tests, and nothing of the clock.
+
+Its own files lie in /.singularity.d. `inspect` reads them from a JSON object of the SIF.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lading.files import canonical_json
+
+OWN = ".singularity.d"
+HELLO = "mpiexec -n 2 python -m mpi4py.bench helloworld"
+_MPI4PY = (
+    "opt/*/lib/python3*/site-packages/mpi4py",
+    "usr/lib/python3/dist-packages/mpi4py",
+    "usr/local/lib/python3*/*-packages/mpi4py",
+)
+_LABEL = "org.label-schema."
+
+
+def tests(root: Path, declared: Sequence[str], mpi: str) -> tuple[str, ...]:
+    """The declared tests; for an image with MPI and mpi4py also two ranks that say hello."""
+    has_mpi4py = any(any(root.glob(pattern)) for pattern in _MPI4PY)
+    return (*declared, HELLO) if mpi and has_mpi4py and HELLO not in declared else tuple(declared)
+
+
+def test_script(commands: Sequence[str]) -> str:
+    """What `apptainer test` runs: every command by a shell of its own, until one fails."""
+    lines = [f"/bin/sh -c {shlex.quote(command)}" for command in commands]
+    return "\n".join(["#!/bin/sh", "# From test: in project.yaml.", "set -e", *lines, ""])
+
+
+def deffile(name: str) -> str:
+    """The definition file, without the folder that the archive lay in."""
+    return f"bootstrap: docker-archive\nfrom: {name}.tar\n\n"
+
+
+def labels(
+    found: Mapping[str, str], added: Mapping[str, str], name: str, epoch: int
+) -> dict[str, str]:
+    """The labels that Apptainer wrote, the image's own among them, with ours, and without what
+    depends on when and where it ran.
+    """
+    day = datetime.fromtimestamp(epoch, UTC)
+    # As Apptainer writes it: hour, minute and second without leading zeros.
+    date = f"{day:%A}_{day.day}_{day:%B}_{day.year}_{day.hour}:{day.minute}:{day.second}_UTC"
+    fixed = {
+        f"{_LABEL}build-date": date,
+        f"{_LABEL}usage.singularity.deffile.bootstrap": "docker-archive",
+        f"{_LABEL}usage.singularity.deffile.from": f"{name}.tar",
+    }
+    return {**found, **{key: fixed[key] for key in fixed if key in found}, **added}
+
+
+def mend(
+    root: Path,
+    *,
+    name: str,
+    epoch: int,
+    added: Mapping[str, str],
+    commands: Sequence[str],
+    since: float,
+) -> None:
+    """Writes labels, definition file and tests, and sets the times of all that Apptainer wrote.
+
+    That is what has been changed `since` (seconds since 1970): it gets `epoch`. All else keeps the
+    archive's own time, by which Python knows whether its bytecode is still good.
+    """
+    own = root / OWN
+    path = own / "labels.json"
+    found = json.loads(path.read_text())
+    made = labels(found, added, name, epoch)
+    _write(path, json.dumps(made, indent=1, sort_keys=True, ensure_ascii=False) + "\n", 0o644)
+    _write(own / "Singularity", deffile(name), 0o644)
+    if commands:
+        _write(own / "test", test_script(commands), 0o755)
+    set_times(str(root), since, epoch)
+
+
+def _write(path: Path, text: str, mode: int) -> None:
+    path.write_text(text)
+    path.chmod(mode)
+
+
+def set_times(root: str, since: float, epoch: int) -> None:
+    """Gives everything at or below `root` that has been changed `since` the time `epoch`."""
+    folders = [root]
+    if os.lstat(root).st_mtime >= since:
+        os.utime(root, (epoch, epoch))
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.stat(follow_symlinks=False).st_mtime >= since:
+                    os.utime(entry.path, (epoch, epoch), follow_symlinks=False)
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+
+
+def metadata(root: Path) -> bytes:
+    """What `apptainer inspect` shows, as the JSON object that a SIF keeps it in."""
+    own = root / OWN
+    attributes: dict[str, Any] = {
+        "environment": {
+            f"/{OWN}/env/{path.name}": _text(path)
+            for pattern in ("10-docker*.sh", "9*-environment.sh")
+            for path in sorted((own / "env").glob(pattern))
+        },
+        "labels": json.loads((own / "labels.json").read_text()),
+    }
+    for key, file in (
+        ("runscript", "runscript"),
+        ("startscript", "startscript"),
+        ("test", "test"),
+        ("deffile", "Singularity"),
+    ):
+        if (own / file).is_file():
+            attributes[key] = _text(own / file)
+    return canonical_json({"data": {"attributes": attributes}, "type": "container"})
+
+
+def _text(path: Path) -> str:
+    return path.read_text(errors="replace").rstrip("\n")

@@ -1,0 +1,133 @@
+"""sif: make dist/NAME.sif of the archive, with Apptainer, and run the tests inside it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from lading.console import counted, duration, shortened, size
+from lading.errors import LadingError
+from lading.files import canonical_json, digest_of, write_text
+from lading.project import Image
+from lading.state import State
+
+FORMAT = 1
+"""Raised when the same archive gives another SIF, or is tested in another way."""
+
+
+def current(state: State, image: Image) -> bool:
+    """Whether dist/ has the SIF of today's archive: one stat each, no Apptainer is asked."""
+    if not state.archived(image):
+        return False
+    try:
+        found = json.loads(record(state, image).read_text())
+        there = path(state, image).stat().st_size
+        return bool(found["inputs"] == _inputs(state, image) and found["size"] == there)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
+def path(state: State, image: Image) -> Path:
+    """dist/NAME.sif."""
+    return state.project.root / "dist" / f"{image.name}.sif"
+
+
+def record(state: State, image: Image) -> Path:
+    """What is known of the SIF, beside it."""
+    return state.project.root / "dist" / f"{image.name}.sif.json"
+
+
+def _archive(state: State, image: Image) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(state.record(image).read_text())
+    return found
+
+
+def _inputs(state: State, image: Image) -> str:
+    """What a SIF is made from and tested by: the archive (which names the key), how it is
+    compressed, and the tests.
+    """
+    archive = _archive(state, image)
+    return digest_of(
+        [
+            FORMAT,
+            archive["sha256"],
+            archive["key"],
+            state.project.sif.compression,
+            list(image.test),
+            image.mpi,
+        ]
+    )
+
+
+def make(state: State, image: Image) -> str:
+    """Makes the SIF, and tests it; without Apptainer, says what to do on the cluster."""
+    from lading.sif import making, programs
+
+    if not state.archived(image):
+        raise LadingError(
+            f"there is no archive of {image.name} to make a SIF of", do=f"doit archive:{image.name}"
+        )
+    settings = state.project.sif
+    program = programs.find(settings.command, state.environ, elsewhere(image.name))
+    mksquashfs = programs.mksquashfs(state.environ)
+    order = _order(state, image)
+
+    def told(tested: making.Ran) -> None:
+        result = tested.result
+        verdict = "passed" if not result.code else f"failed ({result.code})"
+        line = f"  {verdict}  {duration(result.seconds)}  {image.name}, {tested.how}: "
+        state.console.note(shortened(line + result.command, 80))
+
+    target = path(state, image)
+    # Without its record a SIF is not current: a kill in between costs making it again.
+    with state.console.lines(f"sif {image.name}") as show:
+        made = making.make(
+            program, mksquashfs, order, target, state.environ,
+            show=show, told=told, replacing=lambda: record(state, image).unlink(missing_ok=True),
+        )  # fmt: skip
+    found = {"inputs": _inputs(state, image), **making.record(order, made, program)}
+    write_text(record(state, image), json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+    return (
+        f"dist/{target.name}, {size(made.size)}, {made.sha256[:12]}, "
+        f"{counted(len(made.tests), 'test')} passed inside it"
+    )
+
+
+def _order(state: State, image: Image) -> Any:
+    from lading.sif.making import Order
+
+    archive = _archive(state, image)
+    locks = state.all_locked(image)
+    texts = hashlib.sha256(canonical_json(dict(locks.texts))).hexdigest()
+    return Order(
+        name=image.name,
+        archive=state.archive(image),
+        sha256=archive["sha256"],
+        size=archive["size"],
+        epoch=locks.header.epoch,
+        platform=state.project.platform,
+        labels={
+            "lading.key": archive["key"],
+            "lading.locks": f"sha256:{texts}",
+            "lading.archive": f"sha256:{archive['sha256']}",
+        },
+        tests=image.test,
+        mpi=image.mpi,
+        compression=state.project.sif.compression,
+    )
+
+
+def elsewhere(name: str) -> str:
+    """How to come to a SIF where Apptainer is: what to copy, and the one command to type."""
+    return (
+        f"Or on the cluster: scp dist/{name}.tar cluster:  and there:  "
+        f"apptainer build {name}.sif docker-archive:{name}.tar"
+    )
+
+
+def clean(state: State, image: Image) -> None:
+    """Removes the SIF and its record."""
+    record(state, image).unlink(missing_ok=True)
+    path(state, image).unlink(missing_ok=True)

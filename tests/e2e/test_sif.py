@@ -1,0 +1,232 @@
+"""`doit sif` with a real Apptainer: the same bytes every time, and what works on them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lading import archive, files
+from lading.errors import LadingError
+from lading.sif import making, programs
+from lading.sif.making import Made, Order
+from tests.e2e.conftest import Copy, copied
+from tests.support.apptainer import Apptainer
+from tests.support.images import tiny_image
+
+NOWHERE = "unix:///nonexistent/engine.sock"
+NOBODY = 65534
+"""An ordinary user of every Debian; Apptainer wants one that the system knows."""
+
+
+@pytest.fixture
+def with_apptainer(apptainer: Apptainer) -> str:
+    """A PATH with Apptainer's own folder in front."""
+    return f"{apptainer.program.parent}{os.pathsep}{os.environ['PATH']}"
+
+
+def test_astropy(
+    on_docker: Copy, apptainer: Apptainer, with_apptainer: str, tmp_path: Path
+) -> None:
+    output = on_docker.done("sif:astropy", PATH=with_apptainer)
+    assert "sif        astropy" in output
+    assert "astropy, with traps: python -c" in output
+    dist = on_docker.root / "dist"
+    sif = dist / "astropy.sif"
+    record = json.loads((dist / "astropy.sif.json").read_text())
+    assert record["sha256"] == files.sha256_of(sif)
+    assert record["archive"] == json.loads((dist / "astropy.json").read_text())["sha256"]
+
+    # Again, nothing happens, without any Apptainer and without any engine.
+    assert "nothing to do" in on_docker.done("sif:astropy", DOCKER_HOST=NOWHERE)
+
+    # From the same archive in another folder, under another umask, clock and locale: the same.
+    other = Copy(root=copied(tmp_path / "other place"), environ=on_docker.environ)
+    for name in ("locks", "dist"):
+        shutil.copytree(on_docker.root / name, other.root / name, dirs_exist_ok=True)
+    for path in (other.root / "dist").glob("*.sif*"):
+        path.unlink()
+    (other.root / "build/astropy").mkdir(parents=True)
+    shutil.copy(on_docker.root / "build/astropy/check.json", other.root / "build/astropy")
+    doit = Path(sys.executable).with_name("doit")
+    ran = other.run(
+        *("sh", "-c", f"umask 077; exec {doit} sif:astropy"),
+        PATH=with_apptainer,
+        DOCKER_HOST=NOWHERE,
+        TZ="Asia/Tokyo",
+        LANG="POSIX",
+    )
+    assert ran.code == 0
+    assert files.sha256_of(other.root / "dist/astropy.sif") == record["sha256"]
+
+    # With the SIF alone, as whoever gets it would.
+    labels = json.loads(apptainer.run("inspect", "--json", str(sif)))
+    labels = labels["data"]["attributes"]["labels"]
+    assert labels["lading.key"] == record["key"]
+    assert labels["lading.archive"] == f"sha256:{record['archive']}"
+    assert labels["lading.locks"].startswith("sha256:")
+    assert labels["python.version"].startswith("3.13.")
+    assert "bootstrap: docker-archive\nfrom: astropy.tar" in apptainer.run(
+        "inspect", "--deffile", str(sif)
+    )
+    assert "SkyCoord" in apptainer.run("inspect", "--test", str(sif))
+    apptainer.run("test", str(sif))
+    printed = apptainer.run("exec", str(sif), "python", "-c", "import astropy as a; print(a)")
+    assert "/opt/venv/" in printed
+
+
+@pytest.fixture
+def order(tmp_path: Path) -> Order:
+    """The SIF of a tiny image with a shell, and tests for it that pass."""
+    image = tiny_image()
+    tar, layer = tmp_path / "there/tiny.tar", tmp_path / "layer.tar"
+    tar.parent.mkdir()
+    layer.write_bytes(image.layer)
+    made = archive.write(tar, json.loads(image.config), [layer], "localhost/tiny:1")
+    return Order(
+        name="tiny",
+        archive=tar,
+        sha256=made.sha256,
+        size=made.size,
+        epoch=1_793_491_200,
+        platform="linux/amd64",
+        labels={"lading.key": "k"},
+        tests=('test -z "$APPTAINER_BIND"', "sh -c 'echo it works'"),
+        mpi="",
+        compression="zstd:3",
+    )
+
+
+Make = Callable[[Order, Path], Made]
+
+
+@pytest.fixture
+def make(apptainer: Apptainer, tmp_path: Path) -> Make:
+    """Makes a SIF in this process."""
+    program = programs.find(str(apptainer.program), os.environ, "")
+    folder = tmp_path / "tmp"
+    folder.mkdir(mode=0o777)
+    folder.chmod(0o1777)
+
+    def made(order: Order, out: Path) -> Made:
+        environ = {"TMPDIR": str(folder)}
+        try:
+            return making.make(program, programs.mksquashfs(os.environ), order, out, environ)
+        finally:
+            assert not list(folder.iterdir())
+
+    return made
+
+
+def test_what_works_on_it(order: Order, make: Make, apptainer: Apptainer, tmp_path: Path) -> None:
+    sif = tmp_path / "dist/tiny.sif"
+    made = make(order, sif)
+    assert {ran.how for ran in made.tests} == {"contained", "with traps", "as %test"}
+    labels = json.loads(apptainer.run("inspect", "--json", str(sif)))
+    assert labels["data"]["attributes"]["labels"]["tiny"] == "yes", "the image's own"
+    header = apptainer.run("sif", "header", str(sif))
+    assert "#!/usr/bin/env run-singularity" in header
+    assert "2026-11-01 00:00:00" in header
+    assert "amd64" in header
+    listed = apptainer.run("sif", "list", str(sif))
+    assert [line.split("|")[-1].strip() for line in listed.splitlines()[3:]] == [
+        "Def.FILE",
+        "JSON.Generic",
+        "JSON.Generic",
+        "FS (Squashfs/*System/amd64)",
+    ]
+    assert "it works" in apptainer.run("test", str(sif))
+    # CMD is what it runs; given a command, it runs that.
+    assert apptainer.run("run", str(sif), "/bin/sh", "-c", "echo given") == "given\n"
+    assert "exec" in apptainer.run("inspect", "--runscript", str(sif))
+
+    home = {"HOME": str(tmp_path / "home")}
+    (tmp_path / "home").mkdir()
+    who = ("--name", "Tess Ter", "--email", "t@example.org", "--comment", "", "--password", "")
+    apptainer.run("key", "newpair", *who, "--push=false", **home)
+    apptainer.run("sign", str(sif), **home)
+    apptainer.run("verify", "--local", str(sif), **home)
+    assert "it works" in apptainer.run("test", str(sif))
+
+
+def test_an_ordinary_user_makes_the_same(order: Order, make: Make, tmp_path: Path) -> None:
+    """Here /dev/fuse may be closed to them: then the tests run in what the SIF is unpacked into."""
+    if os.getuid():
+        pytest.skip("only root can become another user")
+    for path in (tmp_path, *tmp_path.parents):
+        if path.stat().st_uid == os.getuid() and path != Path("/") and path != Path("/tmp"):
+            path.chmod(path.stat().st_mode | 0o055)
+    order.archive.chmod(0o644)
+    mine = tmp_path / "theirs"
+    mine.mkdir()
+    os.chown(mine, NOBODY, NOBODY)
+    ours = make(order, tmp_path / "dist/tiny.sif")
+
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            os.environ["HOME"] = str(mine)
+            os.chdir(mine)
+            make(order, mine / "tiny.sif")
+            code = 0
+        except BaseException as error:
+            sys.stderr.write(f"{error!r}\n{error}\n")
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert files.sha256_of(mine / "tiny.sif") == ours.sha256
+
+
+def test_the_traps_are_there(order: Order, make: Make, tmp_path: Path) -> None:
+    """An image that sets no PYTHONPATH lets the host's in, and is told so."""
+    order = replace(order, tests=('test -z "$PYTHONPATH"',))
+    with pytest.raises(LadingError, match="failed inside the SIF, with traps: test -z"):
+        make(order, tmp_path / "tiny.sif")
+    order = replace(order, tests=("test ! -e $HOME/.local",))
+    with pytest.raises(LadingError, match="failed inside the SIF, with traps"):
+        make(order, tmp_path / "tiny.sif")
+    order = replace(order, tests=("touch /opt/x",))
+    with pytest.raises(LadingError, match="failed inside the SIF, contained"):
+        make(order, tmp_path / "tiny.sif")
+    assert not (tmp_path / "tiny.sif").exists()
+
+
+@pytest.mark.parametrize("compression", ["gzip:1", "lz4", "xz", "zstd"])
+def test_compression(
+    order: Order, make: Make, apptainer: Apptainer, tmp_path: Path, compression: str
+) -> None:
+    make(replace(order, compression=compression), tmp_path / "tiny.sif")
+    assert "it works" in apptainer.run("test", str(tmp_path / "tiny.sif"))
+
+
+def test_a_full_disk(order: Order, make: Make, tmp_path: Path, small: Path) -> None:
+    """The SIF's own folder is full: what Apptainer wrote so far goes away."""
+    with pytest.raises(LadingError, match="not enough room"):
+        make(order, small / "tiny.sif")
+    assert not list(small.iterdir())
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 kB."""
+    import subprocess
+
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    if subprocess.run(mounted, capture_output=True, check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
