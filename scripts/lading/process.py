@@ -77,6 +77,11 @@ def run(
             return Finished(code=process.wait(), output="".join(kept))
         except BaseException:
             process.terminate()
+            # It ends before this does: what it writes to is cleaned up next.
+            try:
+                process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                process.kill()
             raise
         finally:
             _running.discard(process)

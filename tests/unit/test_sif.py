@@ -410,6 +410,22 @@ def test_no_room(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_program_that_still_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked to end, it may take a moment; while it writes, a folder can't be removed."""
+    real, tries = shutil.rmtree, []
+
+    def busy(path: Path, ignore_errors: bool) -> None:
+        tries.append(path)
+        if len(tries) > 2:
+            real(path, ignore_errors=ignore_errors)
+
+    monkeypatch.setattr(shutil, "rmtree", busy)
+    with workplace.opened({"TMPDIR": str(tmp_path)}, 0, ""):
+        pass
+    assert len(tries) == 3
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_a_killed_run_left_goes_and_what_is_in_use_stays(tmp_path: Path) -> None:
     environ = {"TMPDIR": str(tmp_path)}
     left = tmp_path / f"{workplace.PREFIX}left"
@@ -602,12 +618,12 @@ def test_the_traps_close(tmp_path: Path) -> None:
 
 def test_the_swap_is_asked_for(fake: Fake, tmp_path: Path) -> None:
     opened = inside.Inside(program=fake.find(), sif=tmp_path / "x.sif", folder=tmp_path)
-    result = inside.swap(opened, Path("/opt/mpich/lib"), ["python", "swap.py"])
+    result = inside.swap(opened, Path("/opt/mpich"), ["python", "swap.py"])
     assert result.code == 0
     words, told, _ = fake.calls[-1]
     assert words[-2:] == ["python", "swap.py"]
-    assert words[words.index("--bind") + 1] == "/opt/mpich/lib:/host/lib"
-    assert told["APPTAINERENV_LD_LIBRARY_PATH"] == "/host/lib"
+    assert words[words.index("--bind") + 1] == "/opt/mpich:/host/mpi:ro"
+    assert told["APPTAINERENV_LD_LIBRARY_PATH"] == "/host/mpi/lib"
 
 
 # -- doit sif -------------------------------------------------------------------------------

@@ -117,8 +117,11 @@ def _layers(archive: Path) -> Iterator[tuple[str, tarfile.TarFile]]:
             return
         assert listed is not None
         for number, name in enumerate(json.load(listed)[0]["Layers"], 1):
-            yield f"layer {number}", tarfile.open(  # noqa: SIM115
-                fileobj=whole.extractfile(name)
+            yield (
+                f"layer {number}",
+                tarfile.open(  # noqa: SIM115
+                    fileobj=whole.extractfile(name)
+                ),
             )
 
 

@@ -119,10 +119,12 @@ def scripted(inside: Inside) -> Result:
     return inside.run([], verb="test", what="apptainer test")
 
 
-def swap(inside: Inside, library: Path, command: Sequence[str], at: str = "/host/lib") -> Result:
-    """A command with a folder of the host's libraries (its MPI) before the image's own."""
-    env = {f"{kind}ENV_LD_LIBRARY_PATH": at for kind in ("APPTAINER", "SINGULARITY")}
-    return inside.run(command, options=(*CONTAINED, "--bind", f"{library}:{at}"), env=env)
+def swap(inside: Inside, folder: Path, command: Sequence[str], at: str = "/host/mpi") -> Result:
+    """A command with a host's MPI, bound in from its folder: what is in its lib is found before
+    the image's own.
+    """
+    env = {f"{kind}ENV_LD_LIBRARY_PATH": f"{at}/lib" for kind in ("APPTAINER", "SINGULARITY")}
+    return inside.run(command, options=(*CONTAINED, "--bind", f"{folder}:{at}:ro"), env=env)
 
 
 def modules(packages: str) -> tuple[str, ...]:

@@ -49,11 +49,22 @@ class Order:
     tests: tuple[str, ...]
     mpi: str
     compression: str
+    host: Host | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """A stand-in for a host's MPI: its folder, which holds `lib`, and its version."""
+
+    folder: Path
+    version: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ran:
-    """A test's result, and how it was run: "contained", "with traps" or "as %test"."""
+    """A test's result, and how it was run: "contained", "with traps", "as %test" or
+    "with a host's MPI".
+    """
 
     how: str
     result: Result
@@ -96,7 +107,7 @@ def make(
     ):
         commands, packages = assemble(program, mksquashfs, order, folder, part, show)
         show("testing")
-        results = _results(inside.opened(program, part, folder), commands, packages)
+        results = _results(inside.opened(program, part, folder), commands, packages, order.host)
         tests = _test(order.name, results, told)
         made = Made(sha256=sha256_of(part), size=part.stat().st_size, tests=tests)
         with disk_errors(out), part.open("rb") as file:
@@ -230,15 +241,28 @@ def _test(
     return tuple(tests)
 
 
+SWAPPED = "with a host's MPI"
+WHO = """\
+import sys
+from mpi4py import MPI
+said = MPI.Get_library_version().splitlines()[0]
+with open("/proc/self/maps") as file:
+    own = {line.split()[-1] for line in file if "libmpi" in line and "/host/" not in line}
+print(said, *sorted(own))
+sys.exit(bool(own) or sys.argv[1] not in said)
+"""
+"""Says whose MPI answers, and fails where it is not the host's alone."""
+
 _SEE = {
     "contained": "Apptainer does otherwise: read-only, no home, an empty /tmp",
     "with traps": "the image takes from the home or the variables of who runs it",
     "as %test": "it needs of a home or a folder that it can write to",
+    SWAPPED: "`doit check` says of the image's MPI",
 }
 
 
 def _results(
-    opened: Inside, commands: Sequence[str], packages: str
+    opened: Inside, commands: Sequence[str], packages: str, host: Host | None
 ) -> Iterator[tuple[str, Result]]:
     for result in inside.contained(opened, commands):
         yield "contained", result
@@ -246,6 +270,9 @@ def _results(
         yield "with traps", result
     if commands:
         yield "as %test", inside.scripted(opened)
+    if host is not None and "mpi4py==" in packages:
+        result = inside.swap(opened, host.folder, ["python", "-c", WHO, host.version])
+        yield SWAPPED, replace(result, command=f"whose MPI answers: {host.version}")
 
 
 @contextmanager

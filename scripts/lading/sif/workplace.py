@@ -82,4 +82,9 @@ def remove(folder: Path) -> None:
                 if not inside.is_symlink():
                     with suppress(OSError):
                         inside.chmod(0o700)
-    shutil.rmtree(folder, ignore_errors=True)
+    # When a run is interrupted, a program that was asked to end may still write for a moment.
+    for _ in range(50):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            break
+        time.sleep(0.1)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lading.console import counted, duration, shortened, size
 from lading.errors import LadingError
 from lading.files import canonical_json, digest_of, write_text
 from lading.project import Image
 from lading.state import State
+from lading.verbs import check as check_verb
 
-FORMAT = 1
+if TYPE_CHECKING:
+    from lading.sif.making import Host
+
+FORMAT = 2
 """Raised when the same archive gives another SIF, or is tested in another way."""
 
 
@@ -116,7 +120,26 @@ def _order(state: State, image: Image) -> Any:
         tests=image.test,
         mpi=image.mpi,
         compression=state.project.sif.compression,
+        host=_host(state, image) if image.mpi else None,
     )
+
+
+def _host(state: State, image: Image) -> Host | None:
+    """The stand-in for a host's MPI that `check` has shown to take over; None where there is none
+    for this image.
+    """
+    from lading.checks import mpi
+    from lading.sif.making import Host
+
+    checked = check_verb.read(state, image).get("mpi") or {}
+    base = state.base_lock(state.base_of(image))
+    find = mpi.finder(image.mpi, state.project.platform, state.store, state.environ)
+    own = str(checked.get("mpi", "")).rpartition(" ")[2]
+    found = find(own, base.facts.glibc if base is not None else "")
+    if isinstance(found, mpi.NoHost):
+        state.console.note(f"  {image.name}: no host's MPI is tried in the SIF: {found.why}")
+        return None
+    return Host(folder=found.folder, version=found.version)
 
 
 def elsewhere(name: str) -> str:
