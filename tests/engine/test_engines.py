@@ -243,6 +243,13 @@ def test_run_replaces_what_is_not_utf8_and_ends_a_last_line(engine: Engine, base
     assert result.output == "a\ufffdb\nno newline é"
 
 
+def test_without_a_network_a_container_still_has_a_name(engine: Engine, base: str) -> None:
+    """MPICH does not start where it can't look up the name of the machine it is on."""
+    look = 'name=$(cat /proc/sys/kernel/hostname); grep -w "$name" /etc/hosts'
+    result = engine.run(base, ["/bin/sh", "-c", look])
+    assert result.code == 0, result.output
+
+
 def test_run_gives_errors_too(engine: Engine, base: str) -> None:
     assert engine.run(base, ["/bin/sh", "-c", "echo said >&2"]).output == "said\n"
 

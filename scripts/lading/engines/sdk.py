@@ -161,6 +161,7 @@ class SdkEngine:
                 user=user or None,
                 environment=dict(env or {}),
                 working_dir=workdir or None,
+                hostname=_hostname(network),
                 host_config=host,
                 use_config_proxy=False,
             )["Id"]
@@ -191,6 +192,7 @@ class SdkEngine:
                 list(command[1:]),
                 entrypoint=list(command[:1]),
                 environment=dict(env or {}),
+                hostname=_hostname(network),
                 host_config=self._host_config(False, {}, network, mounts),
                 stdin_open=True,
                 tty=seen,
@@ -337,3 +339,10 @@ def _names(image: Mapping[str, Any]) -> list[str]:
 def _id(image: Mapping[str, Any]) -> str:
     """An image's id, which Podman may write without what kind of digest it is."""
     return image["Id"] if ":" in image["Id"] else f"sha256:{image['Id']}"
+
+
+def _hostname(network: str) -> str | None:
+    """What a container calls itself. Without a network, Docker writes a container's own name into
+    no /etc/hosts, and MPICH does not start where it can't look up its own.
+    """
+    return "localhost" if network == "none" else None
