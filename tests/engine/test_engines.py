@@ -245,7 +245,10 @@ def test_run_replaces_what_is_not_utf8_and_ends_a_last_line(engine: Engine, base
 
 def test_without_a_network_a_container_still_has_a_name(engine: Engine, base: str) -> None:
     """MPICH does not start where it can't look up the name of the machine it is on."""
-    look = 'name=$(cat /proc/sys/kernel/hostname); grep -w "$name" /etc/hosts'
+    look = (
+        "read name </proc/sys/kernel/hostname\nwhile read -r _ names; do\n"
+        'case " $names " in *" $name "*) exit 0;; esac; done </etc/hosts; exit 1'
+    )
     result = engine.run(base, ["/bin/sh", "-c", look])
     assert result.code == 0, result.output
 
