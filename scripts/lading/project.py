@@ -141,10 +141,14 @@ _RESERVED = "is reserved: tasks are called like that"
 
 @dataclass(frozen=True, kw_only=True)
 class Command(Text):
-    """A shell command whose quotes close."""
+    """A shell command whose quotes close, and which takes no line of a Dockerfile along."""
 
     def parse(self, node: Node, place: Place) -> str:
         text = super().parse(node, place)
+        if text.rstrip().endswith("\\"):
+            raise place.rejected(f"{quoted(text)}: it ends in a backslash, and what follows is lost")
+        if text.lstrip().startswith("#"):
+            raise place.rejected(f"{quoted(text)}: that is a comment, not a command")
         if any(text.count(quote) % 2 for quote in "\"'"):
             try:
                 shlex.split(text)

@@ -64,6 +64,11 @@ class Work(BaseAction):  # type: ignore[misc]
         return None
 
     def _failure(self, error: LadingError, start: float) -> BaseFail:
+        verb, _, name = self.task.name.partition(":") if self.task is not None else ("", "", "")
+        hint = f"; `doit shell {name}` opens a shell where it stopped"
+        # What is built once more to be compared was built before: it stops nowhere.
+        if "RUN " in getattr(error, "step", "") and verb != "verify" and hint not in error.do:
+            error.do += hint
         failure: BaseFail = (TaskError if error.exit_code == 2 else TaskFailed)(str(error))
         failure.lading = error
         failure.seconds = time.monotonic() - start

@@ -78,10 +78,12 @@ QUIET = (
 
 
 COMPILE = (
-    f"{{ {VENV}/bin/python -m compileall -qq -j 0 -x '/tests?/'\n"
+    f"{{ {VENV}/bin/python -B -m compileall -qq -j 0 -x '/tests?/'\n"
     f"--invalidation-mode unchecked-hash {VENV}/lib || true; }}"
 )
-"""Files that no Python can compile are found in many packages, and do no harm."""
+"""Files that no Python can compile are found in many packages, and do no harm. With -B, since what
+Python itself imports to start would be compiled by its time before it is looked at.
+"""
 
 FORGET_TIMES = (
     f"find {VENV} -name uv_cache.json -delete && find {VENV} -path '*.dist-info/RECORD'\n"

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from lading.layers import apt_section
 from lading.layers.apt_section import AptSection
@@ -77,6 +78,19 @@ class Pattern(Text):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Url(Text):
+    """Where a tarball is: a URL that can be taken apart."""
+
+    def parse(self, node: Node, place: Place) -> str:
+        text = super().parse(node, place)
+        try:
+            _ = urlsplit(text).port
+        except ValueError as error:
+            raise place.rejected(f"{quoted(text)} is no URL: {error}") from None
+        return text
+
+
+@dataclass(frozen=True, kw_only=True)
 class Options(Text):
     """Options of a program, whose quotes close."""
 
@@ -139,7 +153,7 @@ def section(name: Text, command: Kind[str], variables: Map[str]) -> Record[Sourc
             ),
             "urls": Field(
                 kind=Some(
-                    item=Text(
+                    item=Url(
                         pattern=rf"(?:https?://|file:///|debian:pool/)[^\s{CONTROL}]+",
                         expected="a URL, or debian:pool/… for a path on a Debian mirror",
                     ),

@@ -341,7 +341,7 @@ def _gone(artifact: Artifact, why: str) -> Gone:
     error = Gone(
         f"{artifact.name} is no longer there",
         why=why,
-        do="`doit lock` finds what is there today; `doit upgrade` moves the pins",
+        do="`doit lock` finds what is there today",
     )
     error.artifacts = (artifact,)
     return error

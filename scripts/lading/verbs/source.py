@@ -124,11 +124,18 @@ def lock(state: State, source: SourceBuild) -> str:
             state.console.note(f"  {old.artifact.name} → {artifact.name}")
     said = []
     for base in bases_of(state, source):
-        if _tools_reason(state, source, base):
+        if not _tools_current(state, source, base):
             said.append(_lock_tools(state, source, base))
     found = state.source_lock(source)
     assert found is not None
     return ", ".join([f"{found.artifact.name}, {size(found.artifact.size or 0)}", *said])
+
+
+def _tools_current(state: State, source: SourceBuild, base: Base) -> bool:
+    try:
+        return _tools_reason(state, source, base) == ""
+    except LadingError:
+        return False  # a damaged lock is made anew
 
 
 def _readable(state: State, source: SourceBuild) -> sources.SourceLock | None:

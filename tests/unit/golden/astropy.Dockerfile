@@ -30,7 +30,7 @@ RUN --mount=type=bind,source=pip,target=/dev/shm/lading/pip \
         --no-index --no-deps --require-hashes \
         --find-links /dev/shm/lading/pip/wheels \
         --requirements /dev/shm/lading/pip/requirements.txt && \
-    { /opt/venv/bin/python -m compileall -qq -j 0 -x '/tests?/' \
+    { /opt/venv/bin/python -B -m compileall -qq -j 0 -x '/tests?/' \
         --invalidation-mode unchecked-hash /opt/venv/lib || true; } && \
     find /opt/venv -name uv_cache.json -delete && find /opt/venv -path '*.dist-info/RECORD' \
         -exec sed -i '/uv_cache\.json,/d' {} +
