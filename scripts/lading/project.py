@@ -146,7 +146,9 @@ class Command(Text):
     def parse(self, node: Node, place: Place) -> str:
         text = super().parse(node, place)
         if text.rstrip().endswith("\\"):
-            raise place.rejected(f"{quoted(text)}: it ends in a backslash, and what follows is lost")
+            raise place.rejected(
+                f"{quoted(text)}: it ends in a backslash, and what follows is lost"
+            )
         if text.lstrip().startswith("#"):
             raise place.rejected(f"{quoted(text)}: that is a comment, not a command")
         if any(text.count(quote) % 2 for quote in "\"'"):

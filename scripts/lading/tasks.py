@@ -133,11 +133,15 @@ class Pipeline:
             base, needs = one.base.name, one.source.needs
             after = [f"lock:source:{one.source.name}", f"build:base:{base}"]
             after += [f"build:source:{name}@{base}" for name in needs]
-            yield self._task(
-                "build", {"name": f"source:{one.source.name}@{base}"}, one, one.default,
+            task: Any = self._task(
+                "build", {"name": f"source:{one.source.name}@{base}"}, one, False,
                 make, current, clean, after,
                 doc=f"{one.source.name} {one.source.version}, compiled on {base}",
             )  # fmt: skip
+            if one.default:
+                # What takes so long stands in `doit list` by itself; images bring it along.
+                task.subtask_of = None
+            yield task
 
     def images(
         self, verb: str, module: Any, after: Sequence[str] = (), of_sources: Sequence[str] = ()

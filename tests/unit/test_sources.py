@@ -136,6 +136,11 @@ def test_everything(tmp_path: Path) -> None:
         ("a: {version: 1, urls: x.tar, cmake: ''}", "4: sources.a.urls: expected a URL, or debian"),
         ("a: {version: 1, urls: 'ftp://x/y', cmake: ''}", "4: sources.a.urls: expected a URL, or"),
         ("a: {version: 1, urls: 'debian:../y', cmake: ''}", "4: sources.a.urls: expected a URL"),
+        (
+            "a: {version: 1, urls: 'https://[x/y', cmake: ''}",
+            "4: sources.a.urls: 'https://[x/y' is",
+        ),
+        ("a: {version: 1, urls: 'https://x:p/y', cmake: ''}", "4: sources.a.urls: 'https://x:p/y'"),
         ("a: {version: ../1, urls: 'https://x/y', cmake: ''}", "4: sources.a.version: expected a"),
         ("a: {%s, cmake: '', sha256: abc}", "4: sources.a.sha256: expected 64 hexadecimal digits"),
         ("a: {%s, cmake: '-DX=\"1'}", "4: sources.a.cmake: '-DX=\"1': a quote does not close"),
@@ -145,6 +150,11 @@ def test_everything(tmp_path: Path) -> None:
         ),
         ("a: {%s, commands: [x], install: V=1}", "4: sources.a.install: has no meaning beside"),
         ("a: {%s, commands: ['echo \"a']}", "4: sources.a.commands[0]: 'echo \"a': a quote does"),
+        (
+            "a: {%s, commands: ['make \\']}",
+            "4: sources.a.commands[0]: 'make \\': it ends in a back",
+        ),
+        ("a: {%s, commands: ['# make']}", "4: sources.a.commands[0]: '# make': that is a comment"),
         ("a: {%s, commands: ['']}", "4: sources.a.commands[0]: expected a command"),
         ("a: {%s, cmake: '', patches: ../x}", "4: sources.a.patches: expected a path that stays"),
         ("a: {%s, cmake: '', patches: /x}", "4: sources.a.patches: expected a path that stays"),
@@ -685,6 +695,18 @@ def test_the_second_place_is_asked_where_the_first_has_it_not(trial: Trial) -> N
     assert hashlib.sha256(data).hexdigest() in lock_file(trial, "tool").read_text()
 
 
+def test_no_debian_mirror_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(_: object) -> dict[str, str]:
+        raise EnvironmentProblem("no mirror is known")
+
+    monkeypatch.setattr("lading.debian.mirrors", none)
+    places = ("debian:pool/a.tar", "https://x.example/a.tar")
+    found = source.places(build_of(urls=places), {}, lambda _: None)
+    assert [one.url for one in found] == ["https://x.example/a.tar"]
+    with pytest.raises(EnvironmentProblem, match="no mirror is known"):
+        source.places(build_of(urls=places[:1]), {}, lambda _: None)
+
+
 def test_no_place_has_it(trial: Trial, capsys: Said) -> None:
     for name in ("first", "second"):
         served(trial, f"{name}/tool-1.0.tar.gz").unlink()
@@ -926,6 +948,7 @@ def test_a_build_that_fails(trial: Trial, capsys: Said) -> None:
     assert "line 29" in said
     (log,) = (trial.root / "build/parts").glob("lib-slim-*/build.log")
     assert str(log.relative_to(trial.root)) in said
+    assert "`doit shell source:lib@slim` opens a shell" in said
     assert "building" in log.read_text()
     assert "Traceback" not in said
     partial = Path(trial.environ["LADING_CACHE"]) / "partial"

@@ -124,14 +124,6 @@ def read(folder: Path) -> PipLock | None:
     )
 
 
-def readable(folder: Path) -> PipLock | None:
-    """The lock in this folder; None also if it is damaged, for then it is made anew."""
-    try:
-        return read(folder)
-    except LadingError:
-        return None
-
-
 def write(folder: Path, lock: PipLock) -> None:
     """Writes the lock's files; the one that makes it valid, requirements.txt, last."""
     for path in folder.glob("build-*.txt"):

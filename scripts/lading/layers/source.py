@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from lading import debian, locks
 from lading.debian.packages import on_mirror
-from lading.errors import LadingError
+from lading.errors import EnvironmentProblem, LadingError
 from lading.files import digest_of
 from lading.layers.source_section import DEBIAN, SourceBuild
 from lading.locks import Header
@@ -141,13 +141,22 @@ def places(
     environ: Mapping[str, str],
     credentials: Callable[[str], tuple[str, str] | None],
 ) -> list[Source]:
-    """Where the tarball can be had today, in the order the user gave."""
+    """Where the tarball can be had today, in the order the user gave.
+
+    Raises `EnvironmentProblem` where only a Debian mirror would have it, and none is known.
+    """
     found: list[Source] = []
-    mirrors: Mapping[str, str] | None = None
+    unknown: EnvironmentProblem | None = None
     for url in map(source.filled, source.urls):
-        if url.startswith(DEBIAN):
-            mirrors = mirrors if mirrors is not None else debian.mirrors(environ)
-            found.append(on_mirror(mirrors["debian"], url.removeprefix(DEBIAN)))
-        else:
+        if not url.startswith(DEBIAN):
             found.append(Source(url=url, auth=credentials(url)))
+            continue
+        try:
+            mirror = debian.mirrors(environ)["debian"]
+        except EnvironmentProblem as error:
+            unknown = error
+        else:
+            found.append(on_mirror(mirror, url.removeprefix(DEBIAN)))
+    if unknown is not None and not found:
+        raise unknown
     return found

@@ -179,7 +179,7 @@ def steps(source: SourceBuild, file: str) -> tuple[Step, ...]:
     options = source.filled(getattr(source, source.system) or "") if not source.commands else ""
     if not source.commands:
         arguments[f"{source.system.upper()}_OPTIONS"] = options
-    arguments |= {"MAKE_OPTIONS": source.filled(source.make)} if source.make else {}
+        arguments["MAKE_OPTIONS"] = source.filled(source.make)
     arguments |= {"INSTALL_OPTIONS": source.filled(source.install)} if source.install else {}
     made: list[Step] = [
         Arg(name=f"{prefix}_{name}", value=value, why=f"From sources.{source.name}.")

@@ -107,7 +107,8 @@ def make(
     ):
         commands, packages = assemble(program, mksquashfs, order, folder, part, show)
         show("testing")
-        results = _results(inside.opened(program, part, folder), commands, packages, order.host)
+        opened = inside.opened(program, part, folder)
+        results = _results(opened, commands, packages, order.host)
         tests = _test(order.name, results, told)
         made = Made(sha256=sha256_of(part), size=part.stat().st_size, tests=tests)
         with disk_errors(out), part.open("rb") as file:
@@ -270,7 +271,7 @@ def _results(
         yield "with traps", result
     if commands:
         yield "as %test", inside.scripted(opened)
-    if host is not None and "mpi4py==" in packages:
+    if host is not None:
         result = inside.swap(opened, host.folder, ["python", "-c", WHO, host.version])
         yield SWAPPED, replace(result, command=f"whose MPI answers: {host.version}")
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from lading.console import counted, duration, shortened, size
 from lading.errors import LadingError
 from lading.files import canonical_json, digest_of, write_text
+from lading.layers.pip import PipLock
 from lading.project import Image
+from lading.requirements import Pin
 from lading.state import State
 from lading.verbs import check as check_verb
 
@@ -131,6 +133,10 @@ def _host(state: State, image: Image) -> Host | None:
     from lading.checks import mpi
     from lading.sif.making import Host
 
+    pins = (pin.name for layer in state.all_locked(image).layers for pin in _pins(layer.lock))
+    if "mpi4py" not in pins:
+        state.console.note(f"  {image.name}: without mpi4py no host's MPI is tried in the SIF")
+        return None
     checked = check_verb.read(state, image).get("mpi") or {}
     base = state.base_lock(state.base_of(image))
     find = mpi.finder(image.mpi, state.project.platform, state.store, state.environ)
@@ -140,6 +146,10 @@ def _host(state: State, image: Image) -> Host | None:
         state.console.note(f"  {image.name}: no host's MPI is tried in the SIF: {found.why}")
         return None
     return Host(folder=found.folder, version=found.version)
+
+
+def _pins(lock: object) -> tuple[Pin, ...]:
+    return lock.pins if isinstance(lock, PipLock) else ()
 
 
 def elsewhere(name: str) -> str:

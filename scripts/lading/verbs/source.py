@@ -45,8 +45,18 @@ def on_bases(project: Project) -> Iterator[OnBase]:
 
 
 def bases_of(state: State, source: SourceBuild) -> list[Base]:
-    """The bases that images want a source on."""
-    return [one.base for one in on_bases(state.project) if one.source.name == source.name]
+    """The bases that it is wanted on in this run: those of all its images where it is asked for
+    by name, else of the images that are to be made.
+    """
+    every = [one.base for one in on_bases(state.project) if one.source.name == source.name]
+    if f"lock:source:{source.name}" in state.named:
+        return every
+    wanted = {
+        image.base
+        for image in state.project.images.values()
+        if f"lock:{image.name}" in state.involved and source in state.sources_of(image)
+    }
+    return [base for base in every if base.name in wanted] or every
 
 
 # -- lock -----------------------------------------------------------------------------------
@@ -266,10 +276,16 @@ def fetch(state: State, source: SourceBuild, base: Base, made: Compiled) -> None
     wanted = lacking(state, source, base)
 
     def places(_: object) -> dict[str, list[Source]]:
-        found = {lock.artifact.sha256: sources.places(source, state.environ, net.credentials)}
-        if tools is not None:
+        # Only what is lacking is asked for: to learn of mirrors can take a container.
+        hashes = {artifact.sha256 for artifact in wanted}
+        found: dict[str, list[Source]] = {}
+        if lock.artifact.sha256 in hashes:
+            tarball = sources.places(source, state.environ, net.credentials)
+            found[lock.artifact.sha256] = tarball
+        debs = [deb for deb in tools.debs if deb.sha256 in hashes] if tools is not None else []
+        if debs:
             mirrors = apt_resolve.mirrors_of(_locked(state, base), in_base.tools(state, base))
-            found |= debian.locate(tools.debs, mirrors)
+            found |= debian.locate(debs, mirrors)
         return found
 
     total = sum(artifact.size or 0 for artifact in wanted)

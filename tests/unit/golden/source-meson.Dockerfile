@@ -12,6 +12,9 @@ ARG GLIB_VERSION="4.0.2"
 # From sources.glib.
 ARG GLIB_MESON_OPTIONS=""
 
+# From sources.glib.
+ARG GLIB_MAKE_OPTIONS=""
+
 # The tarball is lent to this step.
 RUN --mount=type=bind,source=source,target=/dev/shm/lading/source \
     : lent f6b78fbd9fb27b38 && \
@@ -35,7 +38,7 @@ RUN umask 022 && \
 # … compiled on all cores …
 RUN umask 022 && \
     cd /lading/source && \
-    ninja -C build
+    ninja -C build $GLIB_MAKE_OPTIONS
 
 # … and installed aside.
 RUN umask 022 && \
