@@ -9,9 +9,10 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
 from types import FrameType
@@ -104,7 +105,12 @@ class Run(DoitRun):  # type: ignore[misc]
         """The exit code: 0 done, 1 a task failed, 2 the environment, 3 a declaration."""
         with guarded() as ended:
             ended.code = super().execute(params, args)
+        if self.idle:
+            end_here(ended.code)
         return ended.code
+
+    idle = False
+    """Whether all was up to date, and nothing has been done."""
 
     @wraps(DoitRun._execute)  # doit reads the names of the options from the signature
     def _execute(self, outfile: Any, **options: Any) -> int:
@@ -125,6 +131,7 @@ class Run(DoitRun):  # type: ignore[misc]
         with turn(state):
             clear_leftovers(state.project.root)
             code = int(super()._execute(outfile, **options))
+        self.idle = mine is not None and not mine.began and not mine.codes
         return max(mine.codes, default=code) if mine is not None and code else code
 
 
@@ -285,6 +292,17 @@ def guarded() -> Iterator[Ended]:
             state.close()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def end_here(code: int) -> None:
+    """Ends the process, if it is doit's own: for Python to take thousands of tasks apart again is a
+    tenth of a run in which nothing is to do.
+    """
+    if Path(sys.argv[0]).name == "doit" and threading.active_count() == 1:
+        with suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
 
 
 def _unheard(numbers: Iterable[signal.Signals]) -> None:
