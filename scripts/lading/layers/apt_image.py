@@ -153,6 +153,8 @@ def contribute(lock: AptLock) -> Contribution:
             "one step, and installed with no network; documentation, caches and logs stay out.",
         )
         steps = (step,)
+    # What the image has is there where something is built, too; `build` holds all of it.
+    tools, tool_files = steps, files
     if build := lock.sets.get("build", ()):
         step, tool_files = install(
             build,
