@@ -242,9 +242,3 @@ def _mode(info: tarfile.TarInfo) -> int:
     """
     mode = info.mode & (0o7777 if info.isdir() and info.mode & S_ISVTX else 0o7755)
     return mode & ~(S_ISUID if info.uid else 0) & ~(S_ISGID if info.gid else 0)
-
-
-def names(product: Path) -> Iterator[str]:
-    """The paths of a product, in order."""
-    with tarfile.open(product) as archive:
-        yield from (info.name for info in archive)

@@ -12,8 +12,6 @@ from tests.engine.test_conda import ACTIVATE, MODULE
 from tests.support.apptainer import Apptainer
 from tests.support.channels import PLACEHOLDER, Channel, python
 
-pytest.importorskip("rattler")
-
 PROJECT = """\
 lading: 1
 name: lab

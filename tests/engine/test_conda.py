@@ -22,8 +22,6 @@ from lading.steps import Env, Stage
 from lading.store import Store
 from tests.support.channels import PLACEHOLDER, Channel, python
 
-pytest.importorskip("rattler")
-
 ACTIVATE = """\
 export TOOL_HOME="$CONDA_PREFIX/share/tool"
 export CONDA_BACKUP_TOOL_HOME=before

@@ -34,8 +34,6 @@ from lading.steps import Add, Derived, Run
 from lading.store import Store
 from tests.support.channels import FORMATS, PLACEHOLDER, Channel, link, only_loopback
 
-pytest.importorskip("rattler")
-
 FACTS = Facts(glibc="2.36", os="debian 12", package_manager="apt")
 
 
