@@ -20,6 +20,7 @@ import sys
 import sysconfig
 import tarfile
 import threading
+import time
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -48,6 +49,8 @@ class Channel:
         self.requests: list[str] = []
         self.statuses: dict[str, int] = {}
         """What is answered instead, by the last part of a path."""
+        self.delay = 0.0
+        """Seconds before anything is answered."""
         self.records: dict[str, dict[str, dict[str, object]]] = {"noarch": {}, "linux-64": {}}
         for subdir in self.records:
             (self.folder / subdir).mkdir(parents=True)
@@ -218,6 +221,7 @@ class _Handler(SimpleHTTPRequestHandler):
 
     def send_head(self) -> Any:
         self.channel.requests.append(self.path)
+        time.sleep(self.channel.delay)
         status = self.channel.statuses.get(self.path.rpartition("/")[2], 200)
         if self.channel.user and not self._known():
             self.send_response(401)

@@ -15,6 +15,7 @@ import re
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -40,6 +41,8 @@ NEAREST = 3
 """How many names are offered in place of one that is not there."""
 LISTED = 8
 """How many versions of a package are named."""
+OTHERS = ("linux-64", "linux-aarch64", "osx-arm64", "win-64")
+"""Where a package is looked for that the platform does not have."""
 
 
 class Refusal(Exception):
@@ -230,12 +233,32 @@ async def _unsolved(
         for name in real:
             plain = name.rpartition("::")[2]
             if plain not in known:
-                lacking[plain] = {"near": difflib.get_close_matches(plain, known, NEAREST, 0.6)}
+                lacking[plain] = {
+                    "near": difflib.get_close_matches(plain, known, NEAREST, 0.6),
+                    "elsewhere": await _elsewhere(plain, sources, gateway, platforms),
+                }
                 continue
             found = await gateway.query(sources, platforms, [plain], recursive=False)
             versions = {record.version for records in found for record in records}
             lacking[plain] = {"versions": [str(one) for one in sorted(versions)][-LISTED:]}
     return Refusal("unsolved", text, lacking=lacking)
+
+
+async def _elsewhere(
+    name: str, sources: list[Channel], gateway: Gateway, platforms: list[Subdir]
+) -> list[str]:
+    """The other platforms that a package is there for; a channel need not have any of them."""
+    import rattler
+    from rattler import exceptions
+
+    found: list[str] = []
+    for platform in map(rattler.Subdir, OTHERS):
+        if platform in platforms:
+            continue
+        with suppress(exceptions.GatewayError):
+            names = {one.normalized for one in await gateway.names(sources, [platform])}
+            found += [str(platform)] if name in names else []
+    return found
 
 
 # -- packages -------------------------------------------------------------------------------

@@ -461,7 +461,10 @@ def _hints(
 ) -> list[str]:
     hints: list[str] = []
     for name, found in lacking.items():
-        if found.get("near"):
+        if found.get("elsewhere"):
+            there = ", ".join(found["elsewhere"])
+            hints.append(f"{name} is there for {there}, not for {asked.subdir}")
+        elif found.get("near"):
             hints.append(f"there is no {name}; do you mean {', '.join(found['near'])}?")
         elif found.get("versions"):
             hints.append(f"of {name} there are {', '.join(found['versions'])}")
