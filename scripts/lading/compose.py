@@ -48,7 +48,8 @@ class Locked:
         """Every lock's file name and text."""
         texts = {"base.yaml": self.base.text}
         for layer in self.layers:
-            texts |= layer.lock.texts
+            below = layer.kind.below
+            texts |= {f"{below}{name}": text for name, text in layer.lock.texts.items()}
         for compiled in self.sources:
             texts |= {f"sources/{name}": text for name, text in compiled.texts.items()}
         return texts
@@ -120,7 +121,6 @@ def plan(project: Project, image: Image, locked: Locked) -> Plan:
 
 def _contributions(project: Project, locked: Locked, reference: str) -> Contribution:
     """What all layers add, as one; each is built upon what those before it bring to build with."""
-    layers = {layer.kind.name: layer for layer in locked.layers}
     found: list[Contribution] = []
     start = Start(
         reference=reference,
@@ -132,9 +132,13 @@ def _contributions(project: Project, locked: Locked, reference: str) -> Contribu
         added: list[Contribution] = []
         if name == "source":
             added = [compiled.contribution() for compiled in locked.sources]
-        elif name in layers:
-            layer = layers[name]
-            added = [layer.kind.contribute(layer.request, layer.lock, start)]
+        else:
+            # Of a kind there can be several, as conda and conda:NAME.
+            added = [
+                layer.kind.contribute(layer.request, layer.lock, start)
+                for layer in locked.layers
+                if layer.kind.name.partition(":")[0] == name
+            ]
         for one in added:
             start = start.with_tools(one)
         found += added
@@ -156,14 +160,18 @@ def _mpi(image: Image, locked: Locked) -> Contribution:
     """What lets a host's MPI take the place of the image's own."""
     if not image.mpi:
         return Contribution()
-    from lading.layers import mpi_image, pip_image
+    from lading.layers import mpi_image, pip, pip_image
     from lading.layers.pip import PipLock
 
-    found = (layer.lock for layer in locked.layers if isinstance(layer.lock, PipLock))
-    pins = {pin.name: pin.version for lock in found for pin in lock.pins}
+    pins: dict[str, str] = {}
+    home = pip_image.VENV
+    for layer in locked.layers:
+        if isinstance(layer.lock, PipLock) and isinstance(layer.request, pip.Request):
+            pins = {pin.name: pin.version for pin in layer.lock.pins}
+            home = pip_image.home(layer.request)
     return Contribution(
-        env=mpi_image.environment(image.mpi, pins, pip_image.VENV),
-        steps=mpi_image.steps(image.mpi, pins, pip_image.VENV),
+        env=mpi_image.environment(image.mpi, pins, home),
+        steps=mpi_image.steps(image.mpi, pins, home),
     )
 
 

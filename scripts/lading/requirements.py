@@ -43,11 +43,20 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
-    """Requirement files as read, once: each path in the project and its bytes, roots first."""
+    """Requirement files as read, once: each path in the project and its bytes, roots first.
+
+    more: beside the first root, those that no other file includes.
+    """
 
     roots: tuple[str, ...]
     constraints: tuple[str, ...]
     files: Mapping[str, bytes]
+    more: tuple[str, ...] = ()
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The files that are asked for by themselves."""
+        return (self.roots[0], *self.more)
 
     def lines(self) -> Iterator[Line]:
         """All logical lines of all files, in the order of reading."""
@@ -118,8 +127,14 @@ def written_out(path: str, data: bytes) -> str:
     return "".join(line + "\n" for line in lines)
 
 
-def read(root: Path, requirements: str, constraints: Iterable[str] = ()) -> Sources:
-    """Reads a requirement file of the project at `root` and every file it includes.
+def read(
+    root: Path,
+    requirements: str,
+    constraints: Iterable[str] = (),
+    given: Mapping[str, bytes] | None = None,
+) -> Sources:
+    """Reads a requirement file of the project at `root` and every file it includes. Files that
+    are `given` are requirements, too, and not read; there may be nothing but them.
 
     Raises `DeclarationError`, naming file and line, for what can't be locked: editable and
     local packages, checkouts of a version control system, files outside the project, options
@@ -128,6 +143,7 @@ def read(root: Path, requirements: str, constraints: Iterable[str] = ()) -> Sour
     files: dict[str, bytes] = {}
     problems: list[str] = []
     constraints = tuple(constraints)
+    given = given or {}
     home = os.path.realpath(root)
 
     def add(path: str, said_by: str, within: tuple[Path, ...] = ()) -> None:
@@ -143,7 +159,7 @@ def read(root: Path, requirements: str, constraints: Iterable[str] = ()) -> Sour
             if real in within:
                 problems.append(f"{said_by}: {path} includes itself by way of a symbolic link")
                 return
-            files[path] = real.read_bytes()
+            files[path] = given[path] if path in given else real.read_bytes()
         except (OSError, RuntimeError, ValueError) as error:
             why = getattr(error, "strerror", None) or str(error)
             problems.append(f"{said_by}: {path} can't be read: {why}")
@@ -158,12 +174,15 @@ def read(root: Path, requirements: str, constraints: Iterable[str] = ()) -> Sour
                 what, instead = problem
                 problems.append(f"{at}: {what}: {redact(line.text)}\n  -> {instead}")
 
-    add(requirements, requirements)
+    asked = tuple(filter(None, (requirements, *given)))
+    for path in asked:
+        add(path, path)
     for path in constraints:
         add(path, requirements)
     if problems:
         raise DeclarationError("\n".join(problems))
-    return Sources(roots=_roots(requirements, files), constraints=constraints, files=files)
+    roots = _roots(asked, files)
+    return Sources(roots=roots, constraints=constraints, files=files, more=asked[1:])
 
 
 def _problem(text: str) -> tuple[str, str] | None:
@@ -237,8 +256,8 @@ def _joined(path: str, include: str) -> str:
     return str(PurePosixPath(*parts)) if parts else "."
 
 
-def _roots(requirements: str, files: Mapping[str, bytes]) -> tuple[str, ...]:
-    """The requirement file and what it includes with -r; constraints ask for nothing."""
+def _roots(asked: Iterable[str], files: Mapping[str, bytes]) -> tuple[str, ...]:
+    """The requirement files and what they include with -r; constraints ask for nothing."""
     roots: list[str] = []
 
     def add(path: str) -> None:
@@ -250,7 +269,8 @@ def _roots(requirements: str, files: Mapping[str, bytes]) -> tuple[str, ...]:
             if include and include["option"] in ("-r", "--requirement"):
                 add(_joined(path, _included(include)))
 
-    add(requirements)
+    for path in asked:
+        add(path)
     return tuple(roots)
 
 

@@ -174,19 +174,23 @@ def resolve(
     environment: Mapping[str, str],
     runner: Runner = here,
     builds: bool = False,
+    installed: Mapping[str, str] | None = None,
 ) -> tuple[Version, ...]:
     """The versions that satisfy the requirement files on the target, sorted by name.
 
-    `pinned` are kept where they still fit. With `builds`, sdists may be built to learn what
-    they need: then the `runner` must be one with the target's own Python. Raises `NotResolved`
-    with uv's explanation, `NotAnswered` where an index can't be asked.
+    `pinned` are kept where they still fit. What is `installed` there, version by name, is all that
+    there is of these packages; they need nothing more, and are not in the answer. With `builds`,
+    sdists may be built to learn what they need: then the `runner` must be one with the target's
+    own Python. Raises `NotResolved` with uv's explanation, `NotAnswered` where an index can't be
+    asked.
     """
     with tempfile.TemporaryDirectory(prefix="lading-uv-") as name:
         folder = Path(name)
         texts = {path: written_out(path, data) for path, data in sources.files.items()}
         for path, text in texts.items():
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).write_text(text)
+            at = folder / _read_as(path)
+            at.parent.mkdir(parents=True, exist_ok=True)
+            at.write_text(text)
         answer = folder / "answer.txt"
         answer.write_text("".join(pin.requirement + "\n" for pin in pinned))
         arguments = ["pip", "compile", "--quiet", "--no-header", "--annotation-style", "split"]
@@ -196,11 +200,58 @@ def resolve(
             arguments += ["--no-binary", package]
         for constraint in sources.constraints:
             arguments += ["--constraints", constraint]
+        if installed:
+            arguments += ["--constraints", _stand_ins(installed, folder)]
         if build_constraints:
             (folder / "build-constraints.txt").write_text("\n".join(build_constraints) + "\n")
             arguments += ["--build-constraints", "build-constraints.txt"]
-        _asked(runner([*arguments, sources.roots[0]], folder, environment), texts)
+        finished = runner([*arguments, *map(_read_as, sources.asked)], folder, environment)
+        _asked(finished, texts)
         return _versions(answer.read_text())
+
+
+_YAML = re.compile(r"(\.ya?ml)\.in\b")
+
+
+def _read_as(path: str) -> str:
+    """What uv reads a file of requirements as: by its name it would refuse environment.yml."""
+    return f"{path}.in" if path.endswith((".yaml", ".yml")) else path
+
+
+STAND_INS = ".installed"
+"""Where, in the folder that uv works in, the wheels of what is installed stand."""
+
+
+def _stand_ins(installed: Mapping[str, str], folder: Path) -> str:
+    """Writes a wheel for each package that holds nothing but its name and version, and the file of
+    constraints that names them; returns its name.
+
+    As constraints by path they are all that uv finds of these packages: no index is asked for one,
+    which need not have it at all, and no day of `as-of` is too early for it.
+    """
+    import zipfile
+
+    from packaging.version import InvalidVersion, Version
+
+    (folder / STAND_INS).mkdir()
+    lines: list[str] = []
+    for name, version in sorted(installed.items()):
+        try:
+            Version(version)
+        except InvalidVersion:
+            continue  # nothing can be compared with it
+        stem = f"{name.replace('-', '_')}-{version}"
+        path = f"{STAND_INS}/{stem}-py3-none-any.whl"
+        with zipfile.ZipFile(folder / path, "w") as wheel:
+            for file, text in {
+                "METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+                "WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+                "RECORD": "",
+            }.items():
+                wheel.writestr(f"{stem}.dist-info/{file}", text)
+        lines.append(f"{name} @ ./{path}\n")
+    (folder / f"{STAND_INS}.txt").write_text("".join(lines))
+    return f"{STAND_INS}.txt"
 
 
 def _asked(finished: process.Finished, texts: Mapping[str, str] | None = None) -> str:
@@ -212,7 +263,7 @@ def _asked(finished: process.Finished, texts: Mapping[str, str] | None = None) -
         return finished.output
     from lading import net
 
-    said = net.redact((finished.errors or finished.output).strip())
+    said = _YAML.sub(r"\1", net.redact((finished.errors or finished.output).strip()))
     unsolved = r"No solution found|requirements are unsatisfiable|Building source distributions"
     # An index that wants a password has, for uv, none of the packages; it says so in a hint.
     if re.search(unsolved, said) and "could not be queried" not in said:
@@ -257,11 +308,11 @@ def _versions(text: str) -> tuple[Version, ...]:
 
     for line in text.splitlines():
         found = entry.match(line)
-        if found:
+        if found or line.startswith(f"./{STAND_INS}/"):
             close()
             head, via = found, []
         elif line.startswith("    #"):
-            said = line.strip("# ").removeprefix("via").strip()
+            said = _YAML.sub(r"\1", line.strip("# ").removeprefix("via").strip())
             if said:
                 via.append(said)
     close()

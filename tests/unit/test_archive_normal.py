@@ -508,6 +508,53 @@ def test_the_cut() -> None:
     assert history == [f"lading: {name}" for name in ("base", "system", "/opt/conda", "/opt/venv")]
 
 
+SITE = "opt/conda/lib/python3.12/site-packages"
+
+
+def prefix(*more: str, history: bool = True) -> dict[str, Any]:
+    """A conda prefix in which `more` has been installed by uv."""
+    files: dict[str, Any] = {f"{SITE}/six.py": "1", f"{SITE}/shared/six.py": "1"}
+    files |= {"opt/conda/conda-meta/history": ""} if history else {}
+    for name in ("six", *more):
+        info = f"{SITE}/{name}-1.dist-info"
+        record = [f"{name}.py", f"shared/{name}.py", f"../../../bin/{name}", f"{name}/data"]
+        record += [f"{name}-1.dist-info/{file}" for file in ("INSTALLER", "RECORD")]
+        files[f"{info}/INSTALLER"] = "conda\n" if name == "six" else "uv"
+        files[f"{info}/RECORD"] = "".join(f"{path},,\n" for path in record)
+        for path in record[:-2]:
+            files[os.path.normpath(f"{SITE}/{path}")] = name
+        files[f"{SITE}/__pycache__/{name}.cpython-312.pyc"] = name
+    return files
+
+
+def test_what_pip_put_into_a_conda_prefix_is_cut_off() -> None:
+    """It changes, and conda's layer does not."""
+    found = [
+        read(exported(saved([BASE, tar(prefix(*more))]), normal([BASE])))
+        for more in ((), ("a",), ("a", "b"))
+    ]
+    names = [step["created_by"] for step in found[1].config["history"]][1:]
+    assert names == ["lading: /opt/conda", "lading: /opt/conda, pip"]
+    assert len(found[0].layers) == 2
+    assert len({one.config["rootfs"]["diff_ids"][1] for one in found}) == 1
+    files = [info.name for info, _ in found[1].layers[2] if info.isfile()]
+    assert files == [
+        "opt/conda/bin/a",
+        f"{SITE}/__pycache__/a.cpython-312.pyc",
+        f"{SITE}/a-1.dist-info/INSTALLER",
+        f"{SITE}/a-1.dist-info/RECORD",
+        f"{SITE}/a.py",
+        f"{SITE}/a/data",
+        f"{SITE}/shared/a.py",
+    ]
+    assert merged(found[2]).keys() >= merged(found[1]).keys()
+
+    # No other folder is cut in two.
+    elsewhere = {path.replace("conda", "venv"): text for path, text in prefix("a").items()}
+    for whole in (prefix("a", history=False), elsewhere):
+        assert len(read(exported(saved([BASE, tar(whole)]), normal([BASE]))).layers) == 2
+
+
 def test_capabilities_are_kept_and_the_hosts_attributes_are_not() -> None:
     xattrs = {
         "SCHILY.xattr.security.capability": "\x01\x00\x02x",

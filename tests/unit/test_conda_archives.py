@@ -87,13 +87,17 @@ def test_what_matters_is_seen() -> None:
         "lib/python3.12/site-packages/Tool_Kit-1.2.dist-info/RECORD",
         "site-packages/other-3.dist-info/METADATA",
         "site-packages/egg-0.1.egg-info",
+        "lib/python2.7/site-packages/old_egg-1.0-py2.7.egg-info/PKG-INFO",
     ]
     found = contents(FILE, SUBDIR, [Entry(name=name) for name in names], INDEX, {"paths": []})
     assert found.name == "tool"
     assert found.activation == ("etc/conda/activate.d/tool.sh",)
     assert found.variables == ("etc/conda/env_vars.d/tool.json",)
     assert found.scripts == ("bin/.tool-post-link.sh",)
-    assert found.distributions == (("Tool_Kit", "1.2"), ("egg", "0.1"), ("other", "3"))
+    assert found.distributions == (
+        *(("Tool_Kit", "1.2"), ("egg", "0.1")),
+        *(("old_egg", "1.0"), ("other", "3")),
+    )
     assert found.problems == ()
     assert Contents.from_dict(found.to_dict()) == found
 

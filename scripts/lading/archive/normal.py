@@ -6,6 +6,8 @@ and in how the files are spread over layers: not in what anyone asked for.
 
 from __future__ import annotations
 
+import csv
+import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -93,8 +95,61 @@ def plan(image: Image, normal: Normal, base: Tree) -> tuple[Part, ...]:
     changed = difference(base, tree, normal.epoch, _same)
     return tuple(
         Part(name=name or "system", entries=tuple(with_folders(part, changed, tree)))
-        for name, part in parts(changed, normal.parts)
+        for name, whole in parts(changed, normal.parts)
+        for name, part in _added_by_pip(name, whole)
     )
+
+
+def _added_by_pip(prefix: str, part: Tree) -> Iterator[tuple[str, Tree]]:
+    """A conda prefix without, and then with nothing but, what pip's packages brought into it.
+
+    These change more often than conda's, which are most of it. Which they are is told by what uv,
+    where it installs, leaves beside them: INSTALLER and RECORD (PEP 376). Bytecode goes with its
+    module. Any other part is one whole.
+    """
+    below = prefix.strip("/")
+    added: set[str] = set()
+    if below and f"{below}/conda-meta/history" in part:
+        for path, entry in part.items():
+            folder, _, name = path.rpartition("/")
+            small = name == "INSTALLER" and entry.kind == "file" and entry.size <= len(b"uv\r\n")
+            if small and entry.read().strip() == b"uv":
+                added |= _recorded(folder, part.get(f"{folder}/RECORD"))
+    if not added:
+        yield prefix, part
+        return
+    mine = {path: entry for path, entry in part.items() if _module(path) in added}
+    # A folder that has nothing else in it was not there before.
+    rest = {path for path, entry in part.items() if path not in mine and entry.kind != "folder"}
+    kept = {parent for path in rest for parent in _above(path)}
+    for path in list(mine):
+        for parent in _above(path):
+            if parent in part and parent not in kept:
+                mine[parent] = part[parent]
+    yield prefix, {path: entry for path, entry in part.items() if path not in mine}
+    yield f"{prefix}, pip", mine
+
+
+def _recorded(info: str, record: Entry | None) -> set[str]:
+    """The paths that a RECORD lists, relative to the folder that its own folder is in."""
+    if record is None or record.kind != "file":
+        return set()
+    site = info.rpartition("/")[0]
+    rows = csv.reader(record.read().decode("utf-8", "surrogateescape").splitlines())
+    return {posixpath.normpath(f"{site}/{row[0]}") for row in rows if row}
+
+
+def _module(path: str) -> str:
+    """The module that bytecode is made from; any other path itself."""
+    folder, _, name = path.rpartition("/")
+    if name.endswith(".pyc") and folder.endswith("/__pycache__"):
+        return f"{folder.removesuffix('/__pycache__')}/{name.partition('.')[0]}.py"
+    return path
+
+
+def _above(path: str) -> Iterator[str]:
+    while path := path.rpartition("/")[0]:
+        yield path
 
 
 def settings(

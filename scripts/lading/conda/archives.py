@@ -11,7 +11,10 @@ from typing import Any
 ACTIVATION = "etc/conda/activate.d/"
 VARIABLES = "etc/conda/env_vars.d/"
 _LINK_SCRIPT = re.compile(r"bin/\.(?P<name>[^/]+)-(?:post|pre)-link\.sh")
-_DISTRIBUTION = re.compile(r"(?:^|.*/)site-packages/([^/]+)-([^/-]+)\.(?:dist|egg)-info(?:/|$)")
+_DISTRIBUTION = re.compile(
+    # setuptools of old: NAME-VERSION-pyX.Y.egg-info
+    r"(?:^|.*/)site-packages/([^/]+?)-([^/-]+)(?:-py[\d.]+)?\.(?:dist|egg)-info(?:/|$)"
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from lading.conda.names import declared
 from lading.errors import DeclarationError
@@ -55,6 +56,7 @@ class Environment:
     ignored: tuple[str, ...] = ()
 
 
+@lru_cache(maxsize=64)
 def parse(path: str, text: str) -> Environment:
     """The environment that a file asks for: YAML by its name, else a list.
 

@@ -50,7 +50,9 @@ KERNEL = "4.18"
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """Everything a conda lock is made from. `overridden`: variables that the image sets itself."""
+    """Everything a conda lock is made from. `overridden`: variables that the image sets itself.
+    `environment`: of several prefixes which one; empty for the first.
+    """
 
     image: str
     section: CondaSection
@@ -61,6 +63,12 @@ class Request:
     platform: str
     as_of: date | None
     overridden: tuple[str, ...] = ()
+    environment: str = ""
+
+    @property
+    def where(self) -> str:
+        """Where in project.yaml it is asked for."""
+        return _where(self.image, self.environment)
 
     @property
     def subdir(self) -> str:
@@ -123,19 +131,21 @@ def request(
     platform: str,
     as_of: date | None,
     overridden: Sequence[str] = (),
+    named: str = "",
 ) -> Request:
-    """Reads what is wanted, once. Raises `DeclarationError` for what can't be locked."""
-    wanted = read_wanted(root, image, section)
+    """Reads what is wanted, once; `named` is the environment, of several prefixes. Raises
+    `DeclarationError` for what can't be locked.
+    """
+    where = _where(image, named)
+    wanted = read_wanted(root, image, section, named)
     names, urls = environment.channels_of(wanted)
     if not names:
         raise DeclarationError(
-            f"images.{image}.conda: no channel is named",
+            f"{where}: no channel is named",
             do="channels: [conda-forge]",
         )
     if not wanted.specs:
-        raise DeclarationError(
-            f"images.{image}.conda: {section.file or 'packages'} names no package"
-        )
+        raise DeclarationError(f"{where}: {section.file or 'packages'} names no package")
     return Request(
         image=image,
         section=section,
@@ -146,12 +156,17 @@ def request(
         platform=platform,
         as_of=as_of,
         overridden=tuple(sorted(overridden)),
+        environment=named,
     )
 
 
-def read_wanted(root: Path, image: str, section: CondaSection) -> Environment:
+def _where(image: str, named: str) -> str:
+    return f"images.{image}.conda" + (f".environments.{named}" if named else "")
+
+
+def read_wanted(root: Path, image: str, section: CondaSection, named: str = "") -> Environment:
     """What the section and its file ask for; the section's own channels go before the file's."""
-    here = f"images.{image}.conda"
+    here = _where(image, named)
     if section.file:
         try:
             text = (root / section.file).read_text(encoding="utf-8-sig")
@@ -354,7 +369,9 @@ def lock(asked: Request, old: CondaLock | None, tools: Tools) -> CondaLock:
         },
         texts={"conda.lock": body},
     )
-    variables = conda_store.activated(asked, made, contents, tools)
+    variables: tuple[Variable, ...] = ()
+    if not asked.environment:
+        variables = conda_store.activated(asked, made, contents, tools)
     return _dressed(asked, old, replace(made, variables=variables))
 
 
@@ -375,8 +392,9 @@ def _dressed(asked: Request, old: CondaLock | None, made: CondaLock) -> CondaLoc
         "".join(f"{bodies[name].strip()}\n" for name in FILES),
         f"doit lock:{asked.image}",
     )
+    of = f", environment {asked.environment}" if asked.environment else ""
     about = {
-        "conda.lock": f"The conda packages of the image {asked.image}: {asked.target}.\n"
+        "conda.lock": f"The conda packages of the image {asked.image}{of}: {asked.target}.\n"
         "# A LockFile, as rattler and pixi have it; behind channel:/// stands a channel's name.",
         "explicit.txt": "The same as a list. For conda itself, put your channel_alias in the place "
         "of channel:// .",
@@ -430,18 +448,18 @@ def _explained(asked: Request, refused: worker.Refused, channels: Sequence[str])
         text = str(refused.found["spec"])
         where = next(
             (spec.where for spec in asked.wanted.specs if text.endswith(spec.rest)),
-            f"images.{asked.image}.conda",
+            f"{asked.where}",
         )
         return DeclarationError(f"{where}: {text!r} is no spec of a package", why=refused.text)
     if refused.kind == "channel":
         return EnvironmentProblem(
-            f"images.{asked.image}.conda: a channel can't be read ({named})",
+            f"{asked.where}: a channel can't be read ({named})",
             why=refused.text.replace("Caused by: ", ""),
             do="check the channel's name, the network, and `channel_alias` and "
             "`custom_channels` in your .condarc",
         )
     if refused.kind != "unsolved":
-        return LadingError(f"images.{asked.image}.conda: {refused.text}")
+        return LadingError(f"{asked.where}: {refused.text}")
     why = refused.text.removeprefix("Cannot solve the request because of: ").strip()
     hints = list(_hints(asked, why, refused.found.get("lacking", {})))
     guilty = [
@@ -450,7 +468,7 @@ def _explained(asked: Request, refused: worker.Refused, channels: Sequence[str])
         if re.search(rf"(?<![\w.-]){re.escape(spec.name)}(?![\w.-])", why)
     ]
     return LadingError(
-        f"images.{asked.image}.conda: no packages of {named} fit {asked.target}",
+        f"{asked.where}: no packages of {named} fit {asked.target}",
         why=condensed(why) + ("\n\nasked for in\n" + "\n".join(guilty[:8]) if guilty else ""),
         do="; ".join(hints) or "loosen one of these specs",
     )

@@ -8,12 +8,17 @@ import re
 import shlex
 
 from lading.conda.explicit import BASE, Package
+from lading.console import counted
 from lading.layers.conda import TAR, CondaLock, Request
 from lading.steps import Add, Content, Contribution, Derived, Mount, Run, Step, Stored
 
 LENT = "/dev/shm/lading"
 """Where a build lends files to a step: a mount point below / would stay behind in the layer."""
 PACKAGES = "conda/packages"
+COMPILED = (
+    "Bytecode, but for the packages' own tests, so that a read-only image starts fast. Files that "
+    "no Python can compile are found in many packages."
+)
 SHA256_SINCE = "24.9"
 """The first conda that takes a sha256 in an explicit file; those before take an md5."""
 
@@ -22,8 +27,12 @@ def contribute(asked: Request, lock: CondaLock) -> Contribution:
     """The layer's steps, variables and files."""
     by_conda = asked.section.installer == "conda"
     files, steps = _by_conda(lock) if by_conda else _as_a_whole(lock)
+    # Against its Python packages of pip's are built; bytecode is of no use there.
+    here = [step for step in steps if step.why != COMPILED] if lock.python_version else []
     path = next((v.value for v in lock.variables if v.name == "PATH"), "")
     return Contribution(
+        tools=tuple(here),
+        tool_files=files if here else {},
         steps=tuple(steps),
         path=(*filter(None, path.split(":")), f"{lock.prefix}/bin"),
         env={
@@ -34,6 +43,12 @@ def contribute(asked: Request, lock: CondaLock) -> Contribution:
         labels=_labels(asked, lock),
         files=files,
     )
+
+
+def beside(lock: CondaLock, at: str) -> Contribution:
+    """The steps and files of a further prefix; `at` is where in the context its files lie."""
+    files, steps = _as_a_whole(lock, at)
+    return Contribution(steps=tuple(steps), files=files)
 
 
 def _labels(asked: Request, lock: CondaLock) -> dict[str, str]:
@@ -48,13 +63,14 @@ def _labels(asked: Request, lock: CondaLock) -> dict[str, str]:
 # -- a prefix made beforehand ---------------------------------------------------------------
 
 
-def _as_a_whole(lock: CondaLock) -> tuple[dict[str, Content], list[Step]]:
+def _as_a_whole(lock: CondaLock, at: str = "conda") -> tuple[dict[str, Content], list[Step]]:
     steps: list[Step] = [
         Add(
-            source=f"conda/{TAR}",
+            source=f"{at}/{TAR}",
             target="/",
-            why=f"{len(lock.packages)} conda packages, installed into {lock.prefix} before the "
-            "build from what is locked: the base needs neither conda nor a Python for it.",
+            why=f"{counted(len(lock.packages), 'conda package')}, installed into {lock.prefix} "
+            "before the build from what is locked: the base needs neither conda nor a Python for "
+            "it.",
         )
     ]
     if lock.scripts:
@@ -68,12 +84,11 @@ def _as_a_whole(lock: CondaLock) -> tuple[dict[str, Content], list[Step]]:
     if lock.python_version:
         steps.append(
             Run(
-                why="Bytecode, but for the packages' own tests, so that a read-only image starts "
-                "fast. Files that no Python can compile are found in many packages.",
+                why=COMPILED,
                 commands=(compiled(lock.prefix, lock.python_version),),
             )
         )
-    return {f"conda/{TAR}": Derived(key=lock.key, name=TAR)}, steps
+    return {f"{at}/{TAR}": Derived(key=lock.key, name=TAR)}, steps
 
 
 def compiled(prefix: str, version: str) -> str:

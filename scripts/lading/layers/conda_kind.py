@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from lading.facts import Facts
 from lading.layers import conda, conda_image
 from lading.layers.conda import CondaLock, Request
 from lading.layers.kind import Kind, Subject, Tools
+from lading.layers.pip import Below
 from lading.parts import Start
 from lading.project import Image, Project
 from lading.steps import Contribution
@@ -27,12 +29,6 @@ class Conda(Kind[Request, CondaLock]):
     def request(self, subject: Subject) -> Request:
         section = subject.image.conda
         assert section is not None
-        image = subject.image
-        if image.pip is not None or pip_requirements(subject.project, image) is not None:
-            raise DeclarationError(
-                f"images.{image.name}: pip's packages on top of conda's can't be locked yet",
-                do="take them from a conda channel, or all of them from pip",
-            )
         return conda.request(
             subject.project.root,
             subject.image.name,
@@ -120,6 +116,46 @@ def moved(old: CondaLock | None, new: CondaLock) -> list[str]:
     if variables[0] != variables[1]:
         lines.append("the variables that activation would set")
     return lines
+
+
+def below(subject: Subject) -> Below | None:
+    """What pip's packages go on top of; None where conda brings no Python, and they go into an
+    environment of the base's. Raises `DeclarationError` for a prefix that they can't go into.
+    """
+    image, lock = subject.image, subject.locks.get("conda")
+    if image.conda is None or not isinstance(lock, CondaLock):
+        return None
+    where = f"images.{image.name}"
+    if image.conda.installer == "conda":
+        raise DeclarationError(
+            f"{where}: pip's packages can't go on top of `installer: conda` yet",
+            why="what the base's own conda has there already is not known when they are locked",
+            do="leave `installer` out, or take them from a conda channel",
+        )
+    python = next((package for package in lock.packages if package.name == "python"), None)
+    if python is None:
+        if pip_requirements(subject.project, image) is not None:
+            raise DeclarationError(
+                f"{where}: {image.conda.file} has a section `pip:`, but conda installs no Python",
+                do="add python to its dependencies",
+            )
+        return None
+    if re.search(r"pypy|_cp[0-9]+t(?:_|$)", python.stem.rsplit("-", 1)[1]):
+        raise DeclarationError(
+            f"{where}: pip's packages are locked for CPython with its lock, and conda installs "
+            f"{python.stem}",
+            do="ask for another python, as python=3.12=*_cpython",
+        )
+
+    def stage(tools: Tools) -> Path:
+        from lading.conda.channels import Channels
+        from lading.layers import conda_store
+
+        asked = CONDA.request(subject)
+        conda_store.fetched(lock.packages, Channels(environ=tools.environ, named=asked.urls), tools)
+        return conda_store.prepared(asked, lock, tools)
+
+    return Below(prefix=lock.prefix, distributions=constraints(lock), key=lock.key, stage=stage)
 
 
 def constraints(lock: CondaLock) -> Mapping[str, str]:

@@ -27,7 +27,7 @@ from lading.store import Artifact, Source, Store
 if TYPE_CHECKING:
     from lading.layers.conda import CondaLock, Request
 
-_LOOKED = "conda-1.json"
+_LOOKED = "conda-2.json"
 """What was found in a package; another name where something else is looked for."""
 
 
@@ -193,7 +193,7 @@ def _stage(asked: Request, lock: CondaLock, tools: Tools, out: Path) -> None:
             worker.ask("stage", question, environ=tools.environ, note=tools.note)
         except worker.Refused as refused:
             raise LadingError(
-                f"images.{asked.image}.conda: its packages can't be installed", why=refused.text
+                f"{asked.where}: its packages can't be installed", why=refused.text
             ) from refused
         prefix.as_conda_leaves_it(staged, lock.prefix, lock.packages, lock.specs)
         prefix.write(staged, lock.prefix, out)
@@ -257,7 +257,7 @@ def _sourced(
         in_base = tools.in_base()
     except EnvironmentProblem as error:
         raise EnvironmentProblem(
-            f"images.{asked.image}.conda: packages set variables when conda activates; what they "
+            f"{asked.where}: packages set variables when conda activates; what they "
             "set is found out in the base, which takes an engine",
             why=f"{', '.join(scripts)}\n{error.what}\n{error.why}".strip(),
             do=error.do,

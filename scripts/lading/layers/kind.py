@@ -94,6 +94,8 @@ class Kind(ABC, Generic[R, L]):
     """The section of `images:` that asks for it."""
     changed: str
     """Why a lock is stale whose inputs are others now."""
+    below = ""
+    """Where its lock's files are in the image's folder of locks: "", or a path that ends in /."""
 
     def wanted(self, image: Image, project: Project) -> bool:
         """Whether the image has this layer."""

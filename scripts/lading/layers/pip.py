@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lading import locks, requirements, uv
-from lading.errors import EnvironmentProblem, LadingError
+from lading.errors import DeclarationError, EnvironmentProblem, LadingError
 from lading.facts import Facts
 from lading.files import digest_of, write_text
 from lading.layers import sdist
@@ -22,6 +23,9 @@ from lading.layers.pip_section import PipSection
 from lading.locks import Header
 from lading.requirements import Pin, Sources
 from lading.store import Artifact, Source, Store
+
+if TYPE_CHECKING:
+    from lading.layers.kind import Tools
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +51,22 @@ class PipLock:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Below:
+    """The conda prefix that pip's packages go into.
+
+    distributions: the Python packages that conda installs there, normalised name (PEP 503) to
+    version. key: what the store has of the prefix is under it; `stage` brings it there as a tar.
+    """
+
+    prefix: str
+    distributions: Mapping[str, str]
+    key: str
+    stage: Callable[[Tools], Path] = field(compare=False)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Request:
-    """Everything a pip lock is made from."""
+    """Everything a pip lock is made from; `below` only where it is on top of conda's packages."""
 
     image: str
     section: PipSection
@@ -56,16 +74,24 @@ class Request:
     facts: Facts
     platform: str
     as_of: date | None
+    below: Below | None = None
 
     @property
     def target(self) -> uv.Target:
         return uv.Target.of(self.facts, self.platform, self.as_of)
 
     @property
+    def installed(self) -> Mapping[str, str]:
+        """The Python packages that are there before, and stay as they are."""
+        return self.below.distributions if self.below is not None else {}
+
+    @property
     def digest(self) -> str:
         """The sha256 of the inputs: neither lading's nor uv's version is among them."""
         section = self.section
         how = {"build-env": dict(section.build_env), "shared": section.no_build_isolation}
+        if self.below is not None:
+            how["installed"] = dict(self.installed)
         return digest_of(
             {
                 **{name: value for name, value in how.items() if value},
@@ -83,17 +109,48 @@ class Request:
 
 
 def request(
-    root: Path, image: str, section: PipSection, facts: Facts, platform: str, as_of: date | None
+    root: Path,
+    image: str,
+    section: PipSection,
+    facts: Facts,
+    platform: str,
+    as_of: date | None,
+    below: Below | None = None,
+    given: Mapping[str, bytes] | None = None,
 ) -> Request:
-    """Reads the requirement files, once. Raises `DeclarationError` for what can't be locked."""
+    """Reads the requirement files, once; `given` are further ones, path to content. Raises
+    `DeclarationError` for what can't be locked.
+    """
+    found = requirements.read(root, section.requirements, section.constraints, given)
+    if below is not None:
+        _refuse_over_conda(found, below)
     return Request(
         image=image,
         section=section,
-        sources=requirements.read(root, section.requirements, section.constraints),
+        sources=found,
         facts=facts,
         platform=platform,
         as_of=as_of,
+        below=below,
     )
+
+
+def _refuse_over_conda(found: Sources, below: Below) -> None:
+    """Raises `DeclarationError` for lines that conda's own package of that name can't answer."""
+    for line in found.lines():
+        if line.path in found.constraints or line.name not in below.distributions:
+            continue
+        where = f"{line.path}:{line.number}: {line.text}"
+        has = f"conda installs {line.name} {below.distributions[line.name]} already"
+        if requirements.DIRECT.match(line.text):
+            raise DeclarationError(
+                f"{where}: {has}", do="take it from one of the two: out of here, or out of conda's"
+            )
+        if re.match(r"[A-Za-z0-9._-]+\s*\[\s*[^\]\s]", line.text):
+            raise DeclarationError(
+                f"{where}: {has}, and what an extra of it needs is not known",
+                do="name the packages that the extra needs, here or among conda's",
+            )
 
 
 # -- the lock's files -----------------------------------------------------------------------
@@ -170,6 +227,7 @@ def lock(
     with ThreadPoolExecutor(1) as beside:
         asked_for_tool = beside.submit(_tool, asked, old, store, environment)
         versions = _versions(asked, old, environment, in_base)
+        _refuse_twice(asked, versions)
         pins = _pinned(
             asked, versions, asked.section.no_binary, environment, demanded=asked.sources.hashes()
         )
@@ -217,7 +275,11 @@ def _versions(
         if not section.no_binary:
             try:
                 return uv.resolve(
-                    asked.sources, asked.target, pinned=pinned, environment=environment
+                    asked.sources,
+                    asked.target,
+                    pinned=pinned,
+                    environment=environment,
+                    installed=asked.installed,
                 )
             except uv.NotResolved as error:
                 if not error.wants_builds:
@@ -244,12 +306,25 @@ def _versions(
                 environment=environment,
                 runner=runner,
                 builds=True,
+                installed=asked.installed,
             )
         except uv.NotResolved as error:
             both = f"{wheels_only}\n\nand from source:\n{error.explanation}"
             raise uv.NotResolved(both.strip()) from error
     except uv.NotResolved as error:
         raise _explained(asked, error, environment) from error
+
+
+def _refuse_twice(asked: Request, versions: Iterable[uv.Version]) -> None:
+    """Raises `LadingError` for what would be installed over conda's package of the same name."""
+    twice = [version for version in versions if version.name in asked.installed]
+    if twice:
+        raise LadingError(
+            f"images.{asked.image}: pip would install {twice[0].requirement} over conda's "
+            f"{twice[0].name} {asked.installed[twice[0].name]}",
+            why=f"wanted by {', '.join(twice[0].via)}",
+            do="take it from one of the two",
+        )
 
 
 def _explained(
@@ -272,10 +347,23 @@ def _explained(
             if ends
             else f"no version of {name} has a wheel for {asked.target}"
         )
+    clashing = [
+        f"{name} {version}"
+        for name, version in asked.installed.items()
+        if re.search(rf"(?<![\w.-]){re.escape(name)}(?![\w-])", said.lower())
+    ]
+    if clashing:
+        return LadingError(
+            f"images.{asked.image}: what pip is asked for{where} does not fit what conda installs "
+            f"({', '.join(clashing)})",
+            why=said,
+            do="ask conda for another version, or pip for one that fits it; what conda has locked "
+            "stands, and is not installed a second time",
+        )
     return LadingError(
         f"images.{asked.image}: no versions fit {asked.target}{where}",
         why=said,
-        do="; ".join(hints) or f"change {asked.section.requirements}",
+        do="; ".join(hints) or f"change {asked.sources.roots[0]}",
     )
 
 
@@ -312,7 +400,7 @@ def _pinned(
             raise LadingError(
                 f"images.{asked.image}: no file of {version.requirement}{wanted} "
                 f"fits {asked.target}",
-                do=f"ask for another version in {asked.section.requirements}",
+                do=f"ask for another version in {asked.sources.roots[0]}",
             )
         pins.append(
             Pin(
@@ -383,6 +471,8 @@ def _build_requirements(
     wanted = sdist.build_system(sdist_file, pin.artifact.name)
     fixed: list[str] = []
     if pin.name in map(requirements.normalised, asked.section.no_build_isolation):
+        # What conda installs is at hand there, too.
+        wanted = [one for one in wanted if _name_of(one) not in asked.installed]
         shared = [other for other in pins if other.is_wheel and not other.url]
         built = {other.name for other in pins if not other.is_wheel}
         fixed = [f"{other.name}=={other.version}" for other in shared]

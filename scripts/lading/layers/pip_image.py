@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from lading.facts import Facts
 from lading.layers.pip import PipLock, Request
@@ -19,6 +20,7 @@ LENT = "/dev/shm/lading"
 
 SHARED = "share/requirements"
 """Where in the context the requirement files lie that go into the image as they are."""
+SETTLE = "pip/settle.py"
 
 
 def contribute(start: Start, facts: Facts, lock: PipLock, request: Request) -> Contribution:
@@ -33,18 +35,21 @@ def contribute(start: Start, facts: Facts, lock: PipLock, request: Request) -> C
         "pip/bin/uv": Unpacked(sha256=lock.installer.artifact.sha256),
         "pip/requirements.txt": _plain(wheels, hashes=True),
         **{f"pip/wheels/{p.artifact.name}": Stored(sha256=p.artifact.sha256) for p in wheels},
-        **{f"{SHARED}/{path}": data for path, data in sources.files.items()},
+        **{f"{SHARED}/{_shared(path)}": data for path, data in sources.files.items()},
     }
+    if request.below is not None:
+        files[SETTLE] = Path(__file__).with_name("pip_settle.py").read_bytes()
     if built:
         files["pip/built.txt"] = _plain(built, hashes=False)
         for pin, part in zip(built, parts, strict=True):
             files[f"pip/built/{pin.name}"] = Derived(key=part.key, name=FILES)
     wanted = {pin.name: pin.version for pin in lock.pins}
     asked = [_exactly(name, wanted[name]) for name in sources.names() if name in wanted]
+    own = request.below is None
     return Contribution(
-        steps=(_install(facts, wheels, built),),
-        path=(f"{VENV}/bin",),
-        env={"VIRTUAL_ENV": VENV},
+        steps=(_install(facts, wheels, built) if own else _on_conda(facts, wheels, built),),
+        path=(f"{VENV}/bin",) if own else (),
+        env={"VIRTUAL_ENV": VENV} if own else {},
         labels={
             "python.version": facts.python_version,
             "python.packages": " ".join(asked),
@@ -52,6 +57,16 @@ def contribute(start: Start, facts: Facts, lock: PipLock, request: Request) -> C
         files=files,
         parts=parts,
     )
+
+
+def home(request: Request) -> str:
+    """The prefix that the Python packages of an image lie in."""
+    return request.below.prefix if request.below is not None else VENV
+
+
+def _shared(path: str) -> str:
+    """What a requirement file is called in the image; of environment.yaml it is its `pip:`."""
+    return f"{path}.pip" if path.endswith((".yaml", ".yml")) else path
 
 
 def _exactly(name: str, version: str) -> str:
@@ -133,7 +148,8 @@ def _part(
     sdist = f"{LENT}/pip/sdist/{pin.artifact.name}"
     found = "".join(
         f"\n--find-links {LENT}/pip/{place}"
-        for place in ("build", *(f"built/{name}" for name in at_hand))
+        # A backend of its own may need nothing, and then there is no such folder.
+        for place in (*(("build",) if needed else ()), *(f"built/{name}" for name in at_hand))
     )
     if alone:
         commands = [f"{build}\n--python {facts.python}{found}\n{sdist}"]
@@ -141,13 +157,17 @@ def _part(
         files["pip/environment.txt"] = (
             _plain(needed, hashes=False) + "".join(f"{name}\n" for name in at_hand).encode()
         )
+        # What conda installs is a part of the image's other packages.
+        seen = "" if request.below is None else " --system-site-packages"
         commands = [
-            f"{LENT}/pip/bin/uv venv --quiet --python {facts.python} /lading/env",
+            f"{LENT}/pip/bin/uv venv --quiet --python {facts.python}{seen} /lading/env",
             f"{LENT}/pip/bin/uv pip install --quiet --python /lading/env --no-index --no-deps"
             f"{found}\n--requirements {LENT}/pip/environment.txt",
             'export PATH="/lading/env/bin:$PATH"',
             f"{build}\n--python /lading/env --no-build-isolation\n{sdist}",
         ]
+    if request.below is not None:
+        commands = [f'export PATH="{request.below.prefix}/bin:$PATH"', *commands]
     step = Run(
         why="Built from locked build requirements; only the wheel leaves.",
         mounts=(Mount(source="pip", target=f"{LENT}/pip"),),
@@ -171,17 +191,8 @@ def _variables(values: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _install(facts: Facts, wheels: Sequence[Pin], built: Sequence[Pin]) -> Run:
-    install = f"{LENT}/pip/bin/uv pip install --quiet --python {VENV}\n--no-index --no-deps"
     commands = [*QUIET, f"{LENT}/pip/bin/uv venv --quiet --python {facts.python} {VENV}"]
-    if wheels:
-        commands.append(
-            f"{install} --require-hashes\n"
-            f"--find-links {LENT}/pip/wheels\n"
-            f"--requirements {LENT}/pip/requirements.txt"
-        )
-    if built:
-        found = "".join(f"\n--find-links {LENT}/pip/built/{pin.name}" for pin in built)
-        commands.append(f"{install}{found}\n--requirements {LENT}/pip/built.txt")
+    commands += _installed(VENV, wheels, built)
     if wheels or built:
         commands += [COMPILE, FORGET_TIMES]
     return Run(
@@ -191,3 +202,41 @@ def _install(facts: Facts, wheels: Sequence[Pin], built: Sequence[Pin]) -> Run:
         mounts=(Mount(source="pip", target=f"{LENT}/pip"),),
         commands=tuple(commands),
     )
+
+
+def _on_conda(facts: Facts, wheels: Sequence[Pin], built: Sequence[Pin]) -> Run:
+    """pip's packages go into conda's own prefix, as they do with `pip:` in environment.yaml.
+
+    Not into a virtual environment that sees conda's packages: its Python has another sys.prefix,
+    below which conda's packages look for their data (PROJ, Jupyter …) in vain, and conda's programs
+    run the Python that does not see pip's. And so there is one Python on PATH. When it is archived,
+    they are a layer of their own all the same (lading.archive.normal).
+    """
+    where = f"{facts.python}\n--break-system-packages"
+    folder = facts.python.removesuffix("/bin/python")
+    short = ".".join(facts.python_version.split(".")[:2])
+    settle = f"{facts.python} -B {LENT}/{SETTLE}\n{folder}/lib/python{short}/site-packages"
+    return Run(
+        why="pip's packages, beside conda's in its prefix: nothing of conda's is replaced. The "
+        "wheels are lent to this one step and are never a layer; the hashes are checked once more; "
+        "the bytecode of these packages alone is compiled.",
+        mounts=(Mount(source="pip", target=f"{LENT}/pip"),),
+        # Where there is no virtual environment, uv leaves its lock in TMPDIR.
+        commands=(*QUIET, "export TMPDIR=/dev/shm", *_installed(where, wheels, built), settle),
+    )
+
+
+def _installed(where: str, wheels: Sequence[Pin], built: Sequence[Pin]) -> list[str]:
+    """The commands that install into an environment, or into the prefix of a Python."""
+    install = f"{LENT}/pip/bin/uv pip install --quiet --python {where}\n--no-index --no-deps"
+    commands: list[str] = []
+    if wheels:
+        commands.append(
+            f"{install} --require-hashes\n"
+            f"--find-links {LENT}/pip/wheels\n"
+            f"--requirements {LENT}/pip/requirements.txt"
+        )
+    if built:
+        found = "".join(f"\n--find-links {LENT}/pip/built/{pin.name}" for pin in built)
+        commands.append(f"{install}{found}\n--requirements {LENT}/pip/built.txt")
+    return commands

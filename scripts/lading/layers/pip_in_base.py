@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import tarfile
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -46,6 +47,7 @@ def runner(request: Request, old: PipLock | None, tools: Tools) -> uv.Runner:
                 Mount(source=binary, target="/lading/uv"),
                 Mount(source=folder, target="/lading/work", read_only=False),
                 *_local_indexes(tools.environ),
+                *_conda(request, tools),
             ],
             env=_settings({**tools.environ, **environment}),
             workdir="/lading/work",
@@ -116,6 +118,7 @@ def asks_for(request: Request, old: PipLock | None, tools: Tools) -> pip.AsksFor
                 mounts=[
                     Mount(source=binary, target="/lading/uv"),
                     Mount(source=folder, target="/lading/sdist"),
+                    *_conda(request, tools),
                 ],
                 env={
                     **_settings({}),
@@ -146,6 +149,30 @@ def _lend(pins: Sequence[Pin], request: Request, tools: Tools, folder: Path) -> 
     folder.mkdir()
     for pin in pins:
         shutil.copyfile(tools.store.path(pin.artifact.sha256), folder / pin.artifact.name)
+
+
+UNPACKED = "prefix"
+"""What a conda prefix is called in the store once it is unpacked."""
+
+
+def _conda(request: Request, tools: Tools) -> list[Mount]:
+    """The conda prefix that has the Python, where it will be in the image."""
+    from lading.engines import Mount
+
+    below = request.below
+    if below is None:
+        return []
+
+    def unpack(out: Path) -> None:
+        tar = below.stage(tools)
+        with tempfile.TemporaryDirectory(dir=out.parent) as folder, tarfile.open(tar) as archive:
+            # Written by ourselves; a filter by name is not known to every Python 3.11.
+            archive.extraction_filter = lambda member, _: member
+            archive.extractall(folder)
+            (Path(folder) / below.prefix.strip("/")).rename(out)
+
+    made = tools.store.derived(below.key, UNPACKED, unpack)
+    return [Mount(source=made, target=below.prefix)]
 
 
 def _settings(environ: Mapping[str, str]) -> dict[str, str]:

@@ -7,31 +7,40 @@ from pathlib import Path
 
 from lading import net
 from lading.console import counted, size
+from lading.errors import DeclarationError
 from lading.layers import pip, pip_image, pip_in_base
 from lading.layers.kind import Kind, Subject, Tools
-from lading.layers.pip import PipLock, Request
+from lading.layers.pip import Below, PipLock, Request
+from lading.layers.pip_section import PipSection
 from lading.parts import Start
+from lading.project import Image, Project
 from lading.requirements import Pin, normalised
 from lading.steps import Contribution
 from lading.store import Artifact, Source
 
 
 class Pip(Kind[Request, PipLock]):
-    """Python packages: `requirements.in`, locked with uv, installed into /opt/venv."""
+    """Python packages: `requirements.in`, and the `pip:` of an environment.yaml, locked with uv;
+    installed into /opt/venv, or, where conda brings the Python, into its prefix.
+    """
 
     name = "pip"
     changed = "the requirements, the base's Python or the options have changed"
 
+    def wanted(self, image: Image, project: Project) -> bool:
+        return image.pip is not None or bool(_of_environment(image, project))
+
     def request(self, subject: Subject) -> Request:
-        section = subject.image.pip
-        assert section is not None
+        image = subject.image
         return pip.request(
             subject.project.root,
-            subject.image.name,
-            section,
+            image.name,
+            image.pip or PipSection(),
             subject.facts,
             subject.project.platform,
-            subject.image.as_of,
+            image.as_of,
+            below=_below(subject),
+            given=_of_environment(image, subject.project),
         )
 
     def read(self, folder: Path) -> PipLock | None:
@@ -72,6 +81,28 @@ class Pip(Kind[Request, PipLock]):
     def summary(self, request: Request, lock: PipLock) -> str:
         total = sum(pin.artifact.size or 0 for pin in lock.pins)
         return f"{counted(len(lock.pins), 'package')}, {size(total)}"
+
+
+def _of_environment(image: Image, project: Project) -> dict[str, bytes]:
+    """The `pip:` section of the image's environment.yaml, as a file of requirements."""
+    if image.conda is None or not image.conda.file.endswith((".yaml", ".yml")):
+        return {}
+    from lading.layers.conda_kind import pip_requirements
+
+    try:
+        found = pip_requirements(project, image)
+    except DeclarationError:
+        return {}  # the conda layer, which is asked first, says what is wrong with it
+    return dict([found]) if found is not None else {}
+
+
+def _below(subject: Subject) -> Below | None:
+    """The conda prefix that pip's packages go into: where conda brings the Python."""
+    if "conda" not in subject.locks:
+        return None
+    from lading.layers.conda_kind import below
+
+    return below(subject)
 
 
 def moved(old: Iterable[Pin], new: Iterable[Pin]) -> list[str]:

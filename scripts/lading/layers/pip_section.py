@@ -16,9 +16,12 @@ _EXTRAS = r"\[[A-Za-z0-9._, -]*\]"
 
 @dataclass(frozen=True, kw_only=True)
 class PipSection:
-    """Paths are relative to the project's root and name files; requirements are PEP 508's."""
+    """Paths are relative to the project's root and name files; requirements are PEP 508's.
 
-    requirements: str
+    Without `requirements` it is what environment.yaml has in its `pip:` that is asked for.
+    """
+
+    requirements: str = ""
     constraints: tuple[str, ...] = ()
     no_binary: tuple[str, ...] = ()
     build_constraints: tuple[str, ...] = ()

@@ -38,13 +38,9 @@ def make(state: State, image: Image) -> str:
 def ensure(state: State, image: Image, *, again: bool = False) -> None:
     """The context is there; made if it is not."""
     key = state.key(image)
-    locked = state.all_locked(image)
-    assert key is not None
     plan = state.plan(image)
-    tools = in_base.tools(state, state.base_of(image))
-    for layer in locked.layers:
-        if not layer.kind.prepared(layer.request, layer.lock, tools):
-            layer.kind.prepare(layer.request, layer.lock, tools)
+    assert key is not None
+    prepare(state, image)
     for source in state.sources_of(image):
         source_verb.ensure(state, source, state.base_of(image))
     for part in plan.parts:
@@ -53,6 +49,14 @@ def ensure(state: State, image: Image, *, again: bool = False) -> None:
             part_verb.ensure(state, part)
     if again or not _whole(state, image, key):
         context.make(plan, key, state.project.root, state.store, state.context(image))
+
+
+def prepare(state: State, image: Image) -> None:
+    """What lading itself makes of the layers' artifacts is there; made if it is not."""
+    tools = in_base.tools(state, state.base_of(image))
+    for layer in state.all_locked(image).layers:
+        if not layer.kind.prepared(layer.request, layer.lock, tools):
+            layer.kind.prepare(layer.request, layer.lock, tools)
 
 
 def clean(state: State, image: Image) -> None:

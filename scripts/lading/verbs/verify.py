@@ -37,6 +37,7 @@ def make(state: State, image: Image) -> str:
     for compiled in state.all_locked(image).sources:
         source_verb.fetch(state, compiled.source, state.base_of(image), compiled)
     build_verb.fetch_needed(state, image)
+    dockerfile_verb.prepare(state, image)
     seen: set[str] = set()
     for part in state.plan(image).parts:
         _part(state, part, folder, seen)
