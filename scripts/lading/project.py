@@ -32,7 +32,7 @@ from lading.schema.scalars import (
     Text,
     Version,
 )
-from lading.schema.shapes import VARIABLES, Converted, Either, Field, List, Map, Record
+from lading.schema.shapes import VARIABLES, Converted, Either, Field, Kind, List, Map, Record
 from lading.sif import section as sif_section
 from lading.sif.section import SifSection
 
@@ -105,7 +105,7 @@ class Project:
     sif: SifSection = field(default_factory=SifSection)
 
 
-SECTIONS: Mapping[str, Record[Any] | Either[Any]] = {
+SECTIONS: Mapping[str, Kind[Any]] = {
     "apt": apt_section.SECTION,
     "conda": conda_section.SECTION,
     "pip": pip_section.SECTION,

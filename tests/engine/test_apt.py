@@ -15,17 +15,26 @@ from typing import Any, NamedTuple
 import pytest
 
 from lading import archive, debian, dockerfile
+from lading import context as lading_context
 from lading.debian import Deb
 from lading.engines import Engine
 from lading.errors import DeclarationError, EnvironmentProblem, LadingError
-from lading.layers import apt_image, apt_resolve
+from lading.layers import apt_image, apt_resolve, conda, conda_image, pip
 from lading.layers import base as bases
 from lading.layers.base import BaseLock
+from lading.layers.conda_kind import CONDA
+from lading.layers.conda_section import CondaSection
 from lading.layers.kind import Tools
+from lading.layers.pip import Below
+from lading.layers.pip_kind import PIP
+from lading.layers.pip_section import PipSection
+from lading.parts import Start
 from lading.project import Base, DebianBase
-from lading.steps import Arg, Cmd, Content, Copy, Run, Stage, Stored
+from lading.steps import Arg, Cmd, Content, Contribution, Copy, Env, Run, Stage, Stored
 from lading.store import Artifact, Store
 from lading.verbs.in_base import PROXIES
+from tests.support.channels import Channel, python
+from tests.support.index import Index
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or not all(map(shutil.which, ("mmdebstrap", "unshare", "chroot"))),
@@ -142,6 +151,103 @@ def test_packages_are_resolved_fetched_and_installed_offline(
 @pytest.fixture(scope="session")
 def trees() -> dict[str, dict[str, object]]:
     """What each engine made, so that the second is held against the first."""
+    return {}
+
+
+def test_conda_beside_it_and_pip_on_top(
+    engine: Engine,
+    on: str,
+    made: Made,
+    tmp_path: Path,
+    onto: dict[str, dict[str, object]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Debian's programs, conda's Python with pip's packages, and a second prefix: each runs."""
+    asked = tools(engine, on, made.store)
+    debs = apt_resolve.resolve({"run": ["bc"]}, made.lock, asked).sets["run"]
+    fetch(made.store, debs)
+    step, lent = apt_image.install(debs, "apt/run", "What the image gets.")
+    added = [Contribution(steps=(step,), files=lent)]
+    with Channel(tmp_path / "channel") as channel, Index() as index:
+        python(channel)
+        metadata = {"site-packages/six.py": "", "site-packages/six-1.5.dist-info/METADATA": ""}
+        channel.package("six", "1.5", metadata, noarch="python", depends=["python"])
+        index.wheel("six", "1.17")
+        program = {"onpip-1.dist-info/entry_points.txt": b"[console_scripts]\nonpip = onpip:main\n"}
+        module = b"import six, sys\ndef main():\n    print(six.__file__, __cached__)\n"
+        index.wheel("onpip", "1", requires=["six"], files={"onpip.py": module, **program})
+        monkeypatch.setenv("CONDA_CHANNEL_ALIAS", channel.alias)
+        monkeypatch.setenv("UV_INDEX", index.url)
+        asked = tools(engine, on, made.store)
+        facts, prefixes = made.lock.facts, []
+        for name, where in (("", "/opt/conda"), ("aside", "/opt/aside")):
+            section = CondaSection(channels=("lab",), packages=("python", "six"), prefix=where)
+            wanted = conda.request(tmp_path, "x", section, facts, PLATFORM, None, named=name)
+            prefixes.append((wanted, CONDA.lock(wanted, None, asked)))
+            CONDA.prepare(*prefixes[-1], asked)
+        (wanted, lock), (_, aside) = prefixes
+        added += [conda_image.contribute(wanted, lock), conda_image.beside(aside, "conda/aside")]
+
+        (tmp_path / "requirements.in").write_text("onpip\n")
+        facts = CONDA.facts(lock, facts)
+        request = pip.request(
+            *(tmp_path, "x", PipSection(requirements="requirements.in"), facts, PLATFORM, None),
+            below=Below(
+                prefix=lock.prefix,
+                distributions=lock.distributions,
+                key=lock.key,
+                stage=lambda _: tmp_path,
+            ),
+        )
+        found = PIP.lock(request, None, asked)
+        assert [pin.name for pin in found.pins] == ["onpip"]
+        where = PIP.sources(request, found, made.store.lacking(found.artifacts), asked)
+        made.store.fetch(found.artifacts, lambda _: where)
+    start = Start(reference=on, platform=PLATFORM, root=tmp_path, epoch=EPOCH)
+    added.append(PIP.contribute(request, found, start))
+
+    folder = tmp_path / "context"
+    for one in added:
+        for at, content in one.files.items():
+            lading_context.put(content, folder / at, tmp_path, made.store)
+    epoch = Arg(name="SOURCE_DATE_EPOCH", value=str(EPOCH), why="The times.")
+    path = Env(values={"PATH": "/opt/conda/bin:$PATH"}, why="As an image has it.")
+    steps = (epoch, path, *(step for one in added for step in one.steps))
+    (folder / "Dockerfile").write_text(
+        dockerfile.render("A test.", [Stage(base=on, steps=steps, why="All.")])
+    )
+    tag = "localhost/lading/test-apt-conda:1"
+    engine.build(folder, tag, platform=PLATFORM, log=print)
+    try:
+
+        def ran(command: str) -> str:
+            run = engine.run(tag, ["sh", "-c", command], user="1234:1234", read_only=True)
+            assert run.code == 0, run.output
+            return run.output
+
+        assert ran("echo 1+1 | bc") == "2\n"
+        six, cached = ran("onpip").split()
+        assert six.startswith("/opt/conda/lib/python")
+        assert ran(f"head -c 8 {cached} | od -An -tx1 -j4 -N4").split()[0] == "01", "PEP 552"
+        assert ran("python -c 'import onpip, sys; print(sys.prefix)'") == "/opt/conda\n"
+        assert ran("/opt/aside/bin/python -c 'import six; print(six.__file__)'").startswith(
+            "/opt/aside/lib/"
+        )
+        tree = above(b"".join(engine.save(tag)), engine, on)
+    finally:
+        engine.remove(tag)
+    assert not [name for name in tree if name.startswith(("tmp/", "dev/shm", "root/"))]
+    assert not [name for name in tree if name.endswith(("uv_cache.json", "/.lock"))]
+    # The same files, whatever the engine; what an engine mounts is left out when it is archived.
+    tree.pop("run", None)
+    onto[engine.kind] = tree
+    for other in onto.values():
+        assert {p: tree.get(p) for p in {*tree, *other} if tree.get(p) != other.get(p)} == {}
+
+
+@pytest.fixture(scope="session")
+def onto() -> dict[str, dict[str, object]]:
+    """What each engine made of them together."""
     return {}
 
 

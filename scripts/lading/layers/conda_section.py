@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from lading.schema.scalars import CONTROL, Choice, ProjectPath, Text
-from lading.schema.shapes import Field, List, Record
+from lading.schema.nodes import Node
+from lading.schema.problems import Place, RejectedError
+from lading.schema.scalars import CONTROL, Choice, ProjectPath, Schema, Text
+from lading.schema.shapes import Field, Kind, List, Map, Record
 
 PREFIX = "/opt/conda"
 INSTALLERS = ("rattler", "conda")
@@ -16,6 +20,10 @@ PRIORITIES = ("strict", "disabled")
 class CondaSection:
     """Exactly one of `packages`, specs as conda has them, and `file`, a path from the project's
     root: environment.yaml, or a list of specs.
+
+    environments: further prefixes, by name, each solved and locked by itself; what they do not say
+    is as here. Only the first one's programs are found without their path. line: of one of these,
+    where project.yaml declares it.
     """
 
     channels: tuple[str, ...] = ()
@@ -25,9 +33,46 @@ class CondaSection:
     installer: str = INSTALLERS[0]
     channel_priority: str = PRIORITIES[0]
     cuda: str = ""
+    environments: Mapping[str, CondaSection] = field(default_factory=dict)
+    line: int = 0
 
 
-SECTION = Record(
+@dataclass(frozen=True, kw_only=True)
+class _Apart:
+    """A conda section whose prefixes lie beside each other, not in each other."""
+
+    section: Kind[CondaSection]
+
+    def parse(self, node: Node, place: Place) -> CondaSection:
+        found = self.section.parse(node, place)
+        before = len(place.report.problems)
+        taken = {found.prefix: "the first prefix"}
+        for name, one in found.environments.items():
+            for other, whose in taken.items():
+                if f"{one.prefix}/".startswith(f"{other}/"):
+                    what = "is" if one.prefix == other else "lies in"
+                elif f"{other}/".startswith(f"{one.prefix}/"):
+                    what = "has in it"
+                else:
+                    continue
+                at = place.child("environments", one.line).child(name, one.line)
+                at.note(
+                    f"its prefix {one.prefix} {what} {whose}, {other}; give it a `prefix:` apart"
+                )
+            taken[one.prefix] = f"the one of {name}"
+        if len(place.report.problems) > before:
+            raise RejectedError
+        return found
+
+    def schema(self) -> Schema:
+        return self.section.schema()
+
+
+def _environment(*, name: str, line: int, prefix: str = "", **given: Any) -> CondaSection:
+    return CondaSection(prefix=prefix or f"/opt/{name}", line=line, **given)
+
+
+_FIRST = Record(
     make=CondaSection,
     expected="a mapping with one of the keys 'packages' and 'file'",
     exactly_one=("packages", "file"),
@@ -62,7 +107,8 @@ SECTION = Record(
         "prefix": Field(
             kind=Text(
                 # Under Apptainer the first of these are the host's, or nobody's.
-                pattern=r"(?!/(?:tmp|root|home|dev|proc|sys|var|run|etc|usr/s?bin|usr/lib)(?:/|$))"
+                pattern=r"(?!/(?:tmp|root|home|dev|proc|sys|var|run|etc|boot|s?bin|lib(?:32|64|x32)?"
+                r"|usr(?!/local/))(?:/|$))"
                 r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._+-]+){2,}",
                 longest=80,
                 expected="a path as /opt/conda: absolute, and neither the system's nor a user's",
@@ -86,4 +132,38 @@ SECTION = Record(
             about="the CUDA version to resolve for, as 12.4 (conda's __cuda)",
         ),
     },
+)
+
+_SHARED = ("channels", "packages", "file", "prefix")
+"""What each of several prefixes says for itself; what they run on is the same for all."""
+
+_ENVIRONMENTS = Map(
+    key=Text(
+        pattern="[a-z0-9]+(?:[._-][a-z0-9]+)*",
+        longest=40,
+        expected="the name of an environment: small letters and digits, with '.', '_' or '-' "
+        "between them",
+    ),
+    value=Record(
+        make=_environment,
+        expected="a mapping with one of the keys 'packages' and 'file'",
+        exactly_one=("packages", "file"),
+        also=lambda place: {"name": place.key, "line": place.line},
+        fields={name: _FIRST.fields[name] for name in _SHARED},
+    ),
+    expected="a mapping from names to what is in each",
+)
+
+SECTION = _Apart(
+    section=replace(
+        _FIRST,
+        fields={
+            **_FIRST.fields,
+            "environments": Field(
+                kind=_ENVIRONMENTS,
+                about="further prefixes by name, in /opt/NAME: their programs are called by their "
+                "whole path",
+            ),
+        },
+    )
 )

@@ -18,7 +18,8 @@ def of(image: Image, project: Project) -> tuple[AnyKind, ...]:
     found: list[AnyKind] = []
     if image.conda is not None:
         # A tenth of what it takes doit to start is what this imports.
+        from lading.layers import conda_named
         from lading.layers.conda_kind import CONDA
 
-        found.append(CONDA)
+        found += [CONDA, *conda_named.of(image)]
     return (*found, *(kind for kind in (PIP, APT) if kind.wanted(image, project)))

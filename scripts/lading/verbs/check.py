@@ -145,7 +145,13 @@ def _examined(state: State, image: Image) -> tuple[Report, str]:
 
 
 PARTS = ("/opt/conda", "/opt/venv")
-"""What gets a layer of its own in the archive: the cut does not depend on the engine."""
+
+
+def parts(image: Image) -> tuple[str, ...]:
+    """What gets a layer of its own in the archive: the cut does not depend on the engine."""
+    conda = image.conda
+    prefixes = (conda.prefix, *(one.prefix for one in conda.environments.values())) if conda else ()
+    return (*PARTS, *(prefix for prefix in prefixes if prefix not in PARTS))
 
 
 def export(state: State, image: Image) -> str:
@@ -184,7 +190,7 @@ def normal(state: State, image: Image) -> archive.Normal:
     return archive.Normal(
         base=below.diff_ids,
         epoch=state.all_locked(image).header.epoch,
-        parts=PARTS,
+        parts=parts(image),
         archive=kept if kept is not None and kept.exists() else None,
     )
 
