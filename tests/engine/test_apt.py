@@ -201,8 +201,8 @@ def test_conda_beside_it_and_pip_on_top(
         )
         found = PIP.lock(request, None, asked)
         assert [pin.name for pin in found.pins] == ["onpip"]
-        where = PIP.sources(request, found, made.store.lacking(found.artifacts), asked)
-        made.store.fetch(found.artifacts, lambda _: where)
+        there = PIP.sources(request, found, made.store.lacking(found.artifacts), asked)
+        made.store.fetch(found.artifacts, lambda _: there)
     start = Start(reference=on, platform=PLATFORM, root=tmp_path, epoch=EPOCH)
     added.append(PIP.contribute(request, found, start))
 

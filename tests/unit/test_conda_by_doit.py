@@ -8,12 +8,14 @@ import shutil
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from importlib.metadata import version as version_of
 from pathlib import Path
 
 import pytest
 
 from lading.store import Store
 from tests.support.channels import Channel, link, only_loopback
+from tests.support.index import Index
 from tests.support.projects import Trial
 
 YAML = """\
@@ -123,6 +125,47 @@ def test_what_takes_long_is_told(run: Run, channel: Channel) -> None:
     assert re.search(
         r"^  (starting|reading what lab offers|resolving 1 specs) \(\d s\)$", said, re.MULTILINE
     )
+
+
+YAML_WITH_PIP = "channels: [lab]\ndependencies:\n- python\n- six\n- pip:\n  - {}\n"
+
+
+def test_pip_on_top(
+    run: Run, trial: Trial, channel: Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its part of the lock moves alone; what does not fit conda's is said with both sides."""
+    channel.package("python", "3.12.4", build="0_cpython")
+    info = {"site-packages/six-1.5.dist-info/METADATA": ""}
+    channel.package("six", "1.5", info, noarch="python", depends=["python"])
+    environment = trial.root / "recipes/environment.yaml"
+    environment.write_text(YAML_WITH_PIP.format("a"))
+    with Index() as index:
+        monkeypatch.setenv("UV_DEFAULT_INDEX", index.url)
+        index.wheel("uv", version_of("uv"), tags="py3-none-manylinux_2_17_x86_64")
+        index.wheel("a", "1.0", requires=["six>=1.5"])
+        index.wheel("b", "1.0", requires=["six>=1.16"])
+        code, said = run("lock:one", conda="{file: recipes/environment.yaml}")
+        assert code == 0, said
+        lines = (locked(trial) / "requirements.txt").read_text()
+        assert "a==1.0" in lines
+        assert "# via: -r recipes/environment.yaml\n" in lines
+        assert "six" not in lines
+        before = (locked(trial) / "conda.lock").read_bytes(), len(channel.requests)
+
+        environment.write_text(YAML_WITH_PIP.format("b"))
+        code, said = run("lock:one")
+        assert code == 1
+        assert "what pip is asked for (recipes/environment.yaml:6: b) does not fit what" in said
+        assert "conda installs (six 1.5)" in said
+        assert "six>=1.16" in said
+
+        index.wheel("c", "1.0")
+        environment.write_text(YAML_WITH_PIP.format("c"))
+        code, said = run("lock:one")
+        assert code == 0, said
+        assert "  + c 1.0\n  - a 1.0\n" in said or "  - a 1.0\n  + c 1.0\n" in said
+        # The same lock of conda's packages, for which no channel was asked.
+        assert ((locked(trial) / "conda.lock").read_bytes(), len(channel.requests)) == before
 
 
 # -- what can't be locked ---------------------------------------------------------------------
