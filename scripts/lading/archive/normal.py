@@ -119,13 +119,8 @@ def _added_by_pip(prefix: str, part: Tree) -> Iterator[tuple[str, Tree]]:
         yield prefix, part
         return
     mine = {path: entry for path, entry in part.items() if _module(path) in added}
-    # A folder that has nothing else in it was not there before.
-    rest = {path for path, entry in part.items() if path not in mine and entry.kind != "folder"}
-    kept = {parent for path in rest for parent in _above(path)}
-    for path in list(mine):
-        for parent in _above(path):
-            if parent in part and parent not in kept:
-                mine[parent] = part[parent]
+    # A folder with nothing else in it was not there before; the others come back with their files.
+    mine |= {above: part[above] for path in list(mine) for above in _above(path) if above in part}
     yield prefix, {path: entry for path, entry in part.items() if path not in mine}
     yield f"{prefix}, pip", mine
 
