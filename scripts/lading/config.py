@@ -6,8 +6,8 @@ from typing import Any
 
 DOIT_CONFIG: dict[str, Any] = {
     "default_tasks": ["archive"],
-    # Named, because doit's own choice depends on the interpreter; SQLite survives a kill.
-    "backend": "sqlite3",
+    # lading.database: SQLite, which survives a kill.
+    "backend": "lading",
     "dep_file": ".doit.db",
     # Threads share the engine's connection and the console; processes would each have their own.
     "par_type": "thread",

@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from lading import uv
 from lading.files import disk_errors, tree
 from lading.plan import Plan
 from lading.steps import Content, Derived, Stored, Unpacked
@@ -102,6 +101,8 @@ def put(content: Content, path: Path, root: Path, store: Store) -> None:
         case Stored():
             link(store.path(content.sha256), path)
         case Unpacked():
+            from lading import uv
+
             wheel = store.path(content.sha256)
             link(
                 store.derived(content.sha256, "uv", lambda out: uv.extract_binary(wheel, out)), path

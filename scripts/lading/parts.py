@@ -24,6 +24,33 @@ PRODUCT = "product.tar"
 FILES = "files"
 """What came out, as a folder of files, where these go into a context one by one."""
 
+LEFT_BEHIND = (
+    "**/include/**",
+    "**/*.a",
+    "**/*.la",
+    "**/*.mod",
+    "**/pkgconfig/**",
+    "**/lib/cmake/**",
+    "**/share/aclocal/**",
+    "**/share/doc/**",
+    "**/share/info/**",
+    "**/share/man/**",
+    "**/bin/mpicc",
+    "**/bin/mpicxx",
+    "**/bin/mpic++",
+    "**/bin/mpiCC",
+    "**/bin/mpif77",
+    "**/bin/mpif90",
+    "**/bin/mpifort",
+    "**/bin/h5cc",
+    "**/bin/h5c++",
+    "**/bin/h5fc",
+    "**/bin/h5pcc",
+    "**/bin/h5pfc",
+    "**/bin/*-config",
+)
+"""What only a compiler needs, or a reader: it stays where things are built."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Share:

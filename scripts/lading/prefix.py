@@ -21,33 +21,7 @@ from re import compile as compiled
 from stat import S_ISGID, S_ISUID, S_ISVTX
 
 from lading.errors import LadingError
-
-LEFT_BEHIND = (
-    "**/include/**",
-    "**/*.a",
-    "**/*.la",
-    "**/*.mod",
-    "**/pkgconfig/**",
-    "**/lib/cmake/**",
-    "**/share/aclocal/**",
-    "**/share/doc/**",
-    "**/share/info/**",
-    "**/share/man/**",
-    "**/bin/mpicc",
-    "**/bin/mpicxx",
-    "**/bin/mpic++",
-    "**/bin/mpiCC",
-    "**/bin/mpif77",
-    "**/bin/mpif90",
-    "**/bin/mpifort",
-    "**/bin/h5cc",
-    "**/bin/h5c++",
-    "**/bin/h5fc",
-    "**/bin/h5pcc",
-    "**/bin/h5pfc",
-    "**/bin/*-config",
-)
-"""What only a compiler needs, or a reader: it stays where things are built."""
+from lading.parts import LEFT_BEHIND
 
 _TOP = (
     *("bin", "sbin", "lib", "lib32", "lib64", "libx32"),

@@ -5,7 +5,6 @@ A task is up to date when its verb says so; doit's own database only remembers t
 
 from __future__ import annotations
 
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +17,6 @@ from doit.action import BaseAction
 from doit.exceptions import BaseFail, InvalidDodoFile, TaskError, TaskFailed
 from doit.task import Task, dict_to_task
 
-from lading.config import DOIT_CONFIG
 from lading.errors import LadingError
 from lading.files import write_text
 from lading.net import redact
@@ -241,36 +239,7 @@ def open_project(path: str = "project.yaml") -> Pipeline:
         _state = State(load(file))
     except LadingError as error:
         raise InvalidDodoFile(str(error)) from None
-    discard_broken(file.parent / DOIT_CONFIG["dep_file"])
     return Pipeline(_state)
-
-
-def discard_broken(database: Path) -> None:
-    """Throws doit's database away if it can't be read: it only saves time.
-
-    Raises doit's own error where it can't even be opened.
-    """
-    import json
-    import sqlite3
-
-    if not database.exists():
-        return
-    try:
-        connection = sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True)
-        try:
-            for (text,) in connection.execute("select task_data from doit"):
-                if not isinstance(json.loads(text), dict):
-                    raise ValueError("a task has odd data")
-        finally:
-            connection.close()
-    except (sqlite3.DatabaseError, ValueError, TypeError) as error:
-        said = str(error)
-        if "unable to open" in said:
-            raise InvalidDodoFile(f"{database} can't be opened ({said})") from None
-        # It may be new, or in use by a run that is just ending.
-        if "no such table" not in said and "locked" not in said:
-            sys.stderr.write(f"{database.name} can't be read ({said}): it is made anew\n")
-            database.unlink()
 
 
 def opened() -> State | None:

@@ -333,7 +333,7 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 
     out = tmp_path / "x.tar"
     if where == "spool":
-        monkeypatch.setattr(archive, "TemporaryFile", full)
+        monkeypatch.setattr("lading.archive.canonical.TemporaryFile", full)
     else:
         monkeypatch.setattr("lading.files.os.fdopen", full)
     with pytest.raises(EnvironmentProblem, match="no room left on the disk"):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-import sqlite3
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from doit.loader import load_tasks
 
 from lading import tasks
 from lading.errors import DeclarationError, EnvironmentProblem, LadingError
-from lading.tasks import Work, discard_broken
+from lading.tasks import Work
 from tests.support.projects import YAML, Trial
 
 VERBS = ("lock", "fetch", "dockerfile", "build", "check", "archive", "sif", "verify")
@@ -162,78 +160,3 @@ def test_ctrl_c_is_no_failure_of_a_task(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         Work(stop, tmp_path).execute()
-
-
-# -- doit's database ------------------------------------------------------------------------
-
-
-def database(path: Path, data: object = '{"a": 1}') -> None:
-    with sqlite3.connect(path) as connection:
-        connection.execute("create table doit (task_id text primary key, task_data json)")
-        for number in range(200):
-            connection.execute("insert into doit values (?, ?)", (f"a{number}", data))
-    connection.close()
-
-
-def test_a_database_that_can_be_read_stays(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / ".doit.db"
-    discard_broken(path)
-    assert not path.exists()
-    database(path)
-    before = path.read_bytes()
-    discard_broken(path)
-    assert path.read_bytes() == before
-    path.write_bytes(b"")  # as SQLite leaves one that was only opened
-    discard_broken(path)
-    assert path.exists()
-    assert capsys.readouterr() == ("", "")
-
-
-@pytest.mark.parametrize(
-    "damage",
-    ["garbage", "truncated", "middle", "schema", "no json", "no dict", "null", "no text"],
-)
-def test_a_database_that_is_broken_is_thrown_away_with_a_word(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
-) -> None:
-    path = tmp_path / ".doit.db"
-    data: dict[str, object] = {"no json": "{", "no dict": "[]", "null": None, "no text": b"\xff"}
-    if damage == "schema":
-        with sqlite3.connect(path) as connection:
-            connection.execute("create table doit (x)")
-        connection.close()
-    else:
-        database(path, data.get(damage, '{"a": 1}'))
-    whole = path.read_bytes()
-    if damage == "garbage":
-        path.write_bytes(b"garbage" * 1000)
-    elif damage == "truncated":
-        path.write_bytes(whole[: len(whole) // 2])
-    elif damage == "middle":
-        path.write_bytes(whole[:4096] + b"\xff" * 4096 + whole[8192:])
-    discard_broken(path)
-    assert not path.exists()
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.startswith(".doit.db can't be read (")
-    assert said.err.endswith("): it is made anew\n")
-
-
-def test_a_database_that_is_in_use_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / ".doit.db"
-    database(path)
-    real = sqlite3.connect
-    other = real(path)
-    other.execute("begin exclusive")
-    monkeypatch.setattr(sqlite3, "connect", partial(real, timeout=0))
-    discard_broken(path)
-    other.close()
-    assert path.exists()
-
-
-def test_a_database_that_cannot_be_opened_is_a_problem_in_words(tmp_path: Path) -> None:
-    (tmp_path / ".doit.db").mkdir()
-    with pytest.raises(InvalidDodoFile, match=r"\.doit\.db can't be opened"):
-        discard_broken(tmp_path / ".doit.db")

@@ -7,8 +7,7 @@ file system of exactly those, with mmdebstrap, the same bytes every time.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lading.debian.packages import (
     Deb,
@@ -17,6 +16,7 @@ from lading.debian.packages import (
     image_config,
     locate,
 )
+from lading.later import attributes
 
 if TYPE_CHECKING:
     from lading.debian.mirrorlist import mirrors
@@ -34,13 +34,7 @@ __all__ = [
     "resolve",
 ]
 
-_LATER = {"assemble": "mmdebstrap", "mirrors": "mirrorlist", "resolve": "solver"}
-
-
-def __getattr__(name: str) -> Any:
-    """Loads what a run that makes no base doesn't need when it is first asked for (PEP 562)."""
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = attributes(
+    __name__,
+    {"mmdebstrap": ("assemble",), "mirrorlist": ("mirrors",), "solver": ("resolve",)},
+)

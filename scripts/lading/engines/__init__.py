@@ -10,10 +10,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
-from lading.engines.model import BuildFailed, Engine, ImageInfo, Mount, RunResult
+from lading.later import attributes
+
+if TYPE_CHECKING:
+    from lading.engines.model import BuildFailed, Engine, ImageInfo, Mount, RunResult
 
 __all__ = ["BuildFailed", "Engine", "ImageInfo", "Mount", "RunResult", "connect"]
+
+__getattr__ = attributes(
+    __name__, {"model": ("BuildFailed", "Engine", "ImageInfo", "Mount", "RunResult")}
+)
 
 
 def _silent(text: str) -> None:

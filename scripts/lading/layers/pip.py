@@ -18,7 +18,6 @@ from lading import locks, requirements, uv
 from lading.errors import DeclarationError, EnvironmentProblem, LadingError
 from lading.facts import Facts
 from lading.files import digest_of, write_text
-from lading.layers import sdist
 from lading.layers.pip_section import PipSection
 from lading.locks import Header
 from lading.requirements import Pin, Sources
@@ -465,6 +464,8 @@ def _build_requirements(
 
     One that is built without isolation has all wheels of the image among them.
     """
+    from lading.layers import sdist
+
     if not store.has(pin.artifact):
         store.fetch([pin.artifact], lambda _: sources(asked, [pin], environment))
     sdist_file = store.path(pin.artifact.sha256)

@@ -8,7 +8,7 @@ from pathlib import Path
 from lading import net
 from lading.console import counted, size
 from lading.errors import DeclarationError
-from lading.layers import pip, pip_image, pip_in_base
+from lading.layers import pip, pip_image
 from lading.layers.kind import Kind, Subject, Tools
 from lading.layers.pip import Below, PipLock, Request
 from lading.layers.pip_section import PipSection
@@ -47,6 +47,8 @@ class Pip(Kind[Request, PipLock]):
         return pip.read(folder)
 
     def lock(self, request: Request, old: PipLock | None, tools: Tools) -> PipLock:
+        from lading.layers import pip_in_base
+
         environment = net.uv_environment(tools.environ)
         new = pip.lock(
             request,

@@ -17,8 +17,7 @@ from lading.layers.base import BaseLock
 from lading.layers.source import SourceLock, file_of
 from lading.layers.source_section import SourceBuild
 from lading.locks import Header
-from lading.parts import OUT, PRODUCT, Part, Share, Start
-from lading.prefix import LEFT_BEHIND
+from lading.parts import LEFT_BEHIND, OUT, PRODUCT, Part, Share, Start
 from lading.steps import (
     Add,
     Arg,

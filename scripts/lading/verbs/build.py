@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 
+from lading import engines
 from lading.console import size
-from lading.engines import BuildFailed
 from lading.errors import LadingError
 from lading.project import Image
 from lading.state import State
@@ -53,13 +53,13 @@ def build(state: State, image: Image) -> str:
             log=state.build_folder(image) / "build.log",
             what=image.name,
         )
-    except BuildFailed as failed:
+    except engines.BuildFailed as failed:
         _refuse_damaged(state, image, failed)
         raise
     return size(info.size)
 
 
-def _refuse_damaged(state: State, image: Image, failed: BuildFailed) -> None:
+def _refuse_damaged(state: State, image: Image, failed: engines.BuildFailed) -> None:
     """Raises `LadingError` if the build had files that are no longer what the store took in."""
     locked = state.all_locked(image)
     damaged = [one.name for one in locked.artifacts if not state.store.verify(one)]

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import IO
 
+from lading import engines
 from lading.console import Line, duration
-from lading.engines import BuildFailed, ImageInfo
 from lading.errors import LadingError
 from lading.plan import KEY_LABEL
 from lading.state import State
@@ -26,7 +26,7 @@ def build(
     log: Path,
     what: str,
     cache: bool = True,
-) -> ImageInfo:
+) -> engines.ImageInfo:
     """Builds a context and tags it `name`; the whole output goes to `log`.
 
     Raises `BuildFailed`, which says where the log is.
@@ -45,7 +45,7 @@ def build(
                 log=lambda line: _both(file, show, line, start),
                 cache=cache,
             )
-        except BuildFailed as failed:
+        except engines.BuildFailed as failed:
             failed.context = context
             if not failed.do:
                 failed.do = f"all of its output is in {log.relative_to(state.project.root)}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lading import context, prefix
 from lading.console import size
 from lading.files import disk_errors
 from lading.parts import FILES, PRODUCT, Part, Share
@@ -36,6 +35,8 @@ def ensure(state: State, part: Part) -> str:
 
 
 def _take(state: State, part: Part, share: Share, product: Path) -> None:
+    from lading import prefix
+
     def write(out: Path) -> None:
         if share.name == FILES:
             prefix.unpack(product, out)
@@ -47,6 +48,8 @@ def _take(state: State, part: Part, share: Share, product: Path) -> None:
 
 def make(state: State, part: Part, out: Path, *, cache: bool = True) -> None:
     """Builds the part, and writes what it left as a tar. The engine keeps none of it."""
+    from lading import context, prefix
+
     place = folder(state, part)
     context.make(part.plan, part.key, state.project.root, state.store, place / "context")
     name = f"localhost/lading/part/{part.plan.name}:{part.key[:16]}"

@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 from lading import archive, process
-from lading.archive import compared
 from lading.errors import LadingError
 from lading.files import sha256_of
 from lading.parts import PRODUCT, Part
@@ -57,7 +56,7 @@ def _base(state: State, image: Image, folder: Path) -> None:
     base_verb.ensure(state, base)
     base_verb.assemble(state, base, lock, again)
     if kept.exists() and sha256_of(kept) != sha256_of(again):
-        raise _differs(f"the base {base.name}", kept, again, compared.differences(kept, again))
+        raise _differs(f"the base {base.name}", kept, again)
     again.unlink()
 
 
@@ -71,7 +70,7 @@ def _part(state: State, part: Part, folder: Path, seen: set[str]) -> None:
     kept, again = state.store.made(part.key, PRODUCT), folder / f"{part.plan.name}.tar"
     part_verb.make(state, part, again, cache=False)
     if sha256_of(kept) != sha256_of(again):
-        raise _differs(part.what, kept, again, compared.differences(kept, again))
+        raise _differs(part.what, kept, again)
     again.unlink()
 
 
@@ -102,11 +101,13 @@ def _image(state: State, image: Image, folder: Path) -> str:
         state.forget("images")
     kept = state.archive(image)
     if sha256_of(kept) != made.sha256:
-        raise _differs(image.name, kept, again, compared.differences(kept, again))
+        raise _differs(image.name, kept, again)
     return made.sha256
 
 
-def _differs(what: str, kept: Path, again: Path, lines: list[str]) -> LadingError:
+def _differs(what: str, kept: Path, again: Path) -> LadingError:
+    from lading.archive import compared
+
     report = ""
     if shutil.which("diffoscope"):
         text = again.with_suffix(".diff.txt")
@@ -114,7 +115,8 @@ def _differs(what: str, kept: Path, again: Path, lines: list[str]) -> LadingErro
         report = f"; all that differs is in {text}"
     return LadingError(
         f"{what} came out otherwise when it was built again",
-        why="\n".join(lines) or "the layers agree; the configuration differs",
+        why="\n".join(compared.differences(kept, again))
+        or "the layers agree; the configuration differs",
         do=f"both are kept: {kept} and {again}{report}",
     )
 

@@ -1,0 +1,43 @@
+"""What is known of an archive, as JSON beside it: whether it is today's follows from that alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lading.files import write_text
+
+if TYPE_CHECKING:
+    from lading.archive.writing import Archive
+
+
+def record(path: Path, archive: Archive, *, key: str, name: str) -> None:
+    """Writes what is known of an archive as JSON, beside it; `key` is the image's."""
+    found = {
+        "key": key,
+        "name": name,
+        "sha256": archive.sha256,
+        "size": archive.size,
+        "config": archive.config,
+        "layers": [{"diff_id": layer.diff_id, "size": layer.size} for layer in archive.layers],
+    }
+    write_text(path, json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+
+
+def current(tar: Path, record: Path, key: str) -> bool:
+    """Whether the record names this key and the archive has the record's size: one stat."""
+    try:
+        found = json.loads(record.read_text(encoding="utf-8"))
+        size = tar.stat().st_size
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and found.get("key") == key and found.get("size") == size
+
+
+def config_of(record: Path) -> str:
+    """The ID of the archived image: the digest of its configuration; empty without a record."""
+    try:
+        return str(json.loads(record.read_text())["config"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return ""
