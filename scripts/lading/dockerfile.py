@@ -15,6 +15,7 @@ from functools import cache
 from lading.steps import Add, Arg, Cmd, Copy, Env, Label, Mount, Run, Stage, Step
 
 WIDTH = 96
+SPECIAL = re.compile(r'([\\"$])')
 
 
 def render(title: str, stages: Sequence[Stage]) -> str:
@@ -29,7 +30,7 @@ def render(title: str, stages: Sequence[Stage]) -> str:
 
 def quoted(value: str) -> str:
     """A value in double quotes, meant to the letter: nothing in it is expanded."""
-    return '"' + re.sub(r'([\\"$])', r"\\\1", value) + '"'
+    return '"' + SPECIAL.sub(r"\\\1", value) + '"'
 
 
 @cache

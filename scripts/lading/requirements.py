@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path, PurePosixPath
 
 from lading.errors import DeclarationError, LadingError
@@ -24,6 +25,11 @@ ARCHIVE = re.compile(r"\.(?:whl|zip|tar|tar\.gz|tgz|tar\.bz2|tar\.xz)$", re.IGNO
 HASH = re.compile(r"--hash[= ]sha256:([0-9A-Fa-f]{64})\b")
 SECRET = re.compile(r"://[^\s/@]*@")
 VARIABLE = re.compile(r"\$\{[A-Z0-9_]+\}")
+SUBDIRECTORY = re.compile(r"#(?:\S*&)?subdirectory=")
+SEPARATORS = re.compile(r"[-_.]+")
+LINE_END = re.compile(r"\r\n|\r|\n")
+COMMENT = re.compile(r"(^|\s)#.*$")
+HEAD_END = re.compile(r"[\s;<>=!~\[(]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,25 +64,25 @@ class Sources:
         """The files that are asked for by themselves."""
         return (self.roots[0], *self.more)
 
-    def lines(self) -> Iterator[Line]:
+    @cached_property
+    def lines(self) -> tuple[Line, ...]:
         """All logical lines of all files, in the order of reading."""
-        for path, data in self.files.items():
-            yield from lines_of(path, data)
+        return tuple(line for path, data in self.files.items() for line in lines_of(path, data))
 
     def names(self) -> tuple[str, ...]:
         """The packages that the root files themselves ask for, sorted."""
         return tuple(
-            sorted({line.name for line in self.lines() if line.name and line.path in self.roots})
+            sorted({line.name for line in self.lines if line.name and line.path in self.roots})
         )
 
     def index_options(self) -> tuple[str, ...]:
         """The lines that name indexes: the user's own configuration, needed to find files."""
-        return tuple(line.text for line in self.lines() if INDEX_OPTION.match(line.text))
+        return tuple(line.text for line in self.lines if INDEX_OPTION.match(line.text))
 
     def hashes(self) -> Mapping[str, frozenset[str]]:
         """The sha256 that the files themselves demand of a package's file, by its name."""
         found: dict[str, frozenset[str]] = {}
-        for line in self.lines():
+        for line in self.lines:
             demanded = frozenset(text.lower() for text in HASH.findall(line.text))
             if line.name and demanded:
                 found[line.name] = found.get(line.name, frozenset()) | demanded
@@ -85,7 +91,7 @@ class Sources:
 
 def normalised(name: str) -> str:
     """A package's name as PEP 503 has it."""
-    return re.sub(r"[-_.]+", "-", name).lower()
+    return SEPARATORS.sub("-", name).lower()
 
 
 def lines_of(path: str, data: bytes) -> Iterator[Line]:
@@ -98,7 +104,7 @@ def lines_of(path: str, data: bytes) -> Iterator[Line]:
     except UnicodeDecodeError as error:
         raise DeclarationError(f"{path}: not UTF-8", why=str(error)) from error
     joined, start = "", 0
-    lines = re.split(r"\r\n|\r|\n", text)
+    lines = LINE_END.split(text)
     for number, raw in enumerate(lines, 1):
         start = start or number
         # A line that is all comment is never continued, but it ends what was.
@@ -108,7 +114,7 @@ def lines_of(path: str, data: bytes) -> Iterator[Line]:
             if number < len(lines):
                 continue
             raw = ""
-        content = re.sub(r"(^|\s)#.*$", "", f"{joined} {raw}" if comment else joined + raw).strip()
+        content = COMMENT.sub("", f"{joined} {raw}" if comment else joined + raw).strip()
         if content:
             yield Line(path=path, number=start, text=content)
         joined, start = "", 0
@@ -141,10 +147,11 @@ def read(
     that would be passed over, credentials.
     """
     files: dict[str, bytes] = {}
+    required: dict[str, list[str]] = {}
     problems: list[str] = []
     constraints = tuple(constraints)
     given = given or {}
-    home = os.path.realpath(root)
+    home = _home(root)
 
     def add(path: str, said_by: str, within: tuple[Path, ...] = ()) -> None:
         if path in files:
@@ -169,7 +176,10 @@ def read(
             include = INCLUDE.match(line.text)
             problem = _problem(line.text)
             if include and not URL.match(_included(include)):
-                add(_joined(path, _included(include)), at, (*within, real))
+                other = _joined(path, _included(include))
+                if include["option"] in ("-r", "--requirement"):
+                    required.setdefault(path, []).append(other)
+                add(other, at, (*within, real))
             elif problem:
                 what, instead = problem
                 problems.append(f"{at}: {what}: {redact(line.text)}\n  -> {instead}")
@@ -181,8 +191,13 @@ def read(
         add(path, requirements)
     if problems:
         raise DeclarationError("\n".join(problems))
-    roots = _roots(asked, files)
+    roots = _roots(asked, required)
     return Sources(roots=roots, constraints=constraints, files=files, more=asked[1:])
+
+
+@cache
+def _home(root: Path) -> str:
+    return os.path.realpath(root)
 
 
 def _problem(text: str) -> tuple[str, str] | None:
@@ -218,7 +233,7 @@ def _problem(text: str) -> tuple[str, str] | None:
             "project.yaml has `no-binary`; ask for a pre-release by its version; "
             "the rest is your own configuration",
         )
-    if re.search(r"#(?:\S*&)?subdirectory=", text):
+    if SUBDIRECTORY.search(text):
         return (
             "only the top of an archive can be built",
             "name an archive that has the package there",
@@ -235,7 +250,7 @@ def _is_local(text: str) -> bool:
         return not URL.match(direct["place"]) and not direct["place"].startswith("${")
     if text.startswith("-") or URL.match(text):
         return False
-    head = re.split(r"[\s;<>=!~\[(]", text, maxsplit=1)[0]
+    head = HEAD_END.split(text, maxsplit=1)[0]
     return head.startswith((".", "file:")) or "/" in head or bool(ARCHIVE.search(head))
 
 
@@ -256,18 +271,16 @@ def _joined(path: str, include: str) -> str:
     return str(PurePosixPath(*parts)) if parts else "."
 
 
-def _roots(asked: Iterable[str], files: Mapping[str, bytes]) -> tuple[str, ...]:
+def _roots(asked: Iterable[str], required: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
     """The requirement files and what they include with -r; constraints ask for nothing."""
     roots: list[str] = []
 
     def add(path: str) -> None:
-        if path not in files or path in roots:
+        if path in roots:
             return
         roots.append(path)
-        for line in lines_of(path, files[path]):
-            include = INCLUDE.match(line.text)
-            if include and include["option"] in ("-r", "--requirement"):
-                add(_joined(path, _included(include)))
+        for other in required.get(path, ()):
+            add(other)
 
     for path in asked:
         add(path)

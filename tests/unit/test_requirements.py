@@ -251,7 +251,7 @@ def test_what_cannot_be_locked_is_refused_with_its_line(
 )
 def test_what_can_be_locked_is_taken(tmp_path: Path, line: str) -> None:
     project(tmp_path, {"r.in": line + "\n"})
-    assert [found.text for found in read(tmp_path, "r.in").lines()] == [line.partition("  #")[0]]
+    assert [found.text for found in read(tmp_path, "r.in").lines] == [line.partition("  #")[0]]
 
 
 @pytest.mark.parametrize(
@@ -300,7 +300,7 @@ def test_index_options_and_hashes_of_all_files(tmp_path: Path) -> None:
 def test_no_bytes_make_it_fall_over(data: bytes) -> None:
     sources = Sources(roots=("r.in",), constraints=(), files={"r.in": data})
     try:
-        for line in sources.lines():
+        for line in sources.lines:
             requirements._problem(line.text)
         sources.names(), sources.hashes(), sources.index_options()
         written_out("r.in", data)

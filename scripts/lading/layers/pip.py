@@ -136,7 +136,7 @@ def request(
 
 def _refuse_over_conda(found: Sources, below: Below) -> None:
     """Raises `DeclarationError` for lines that conda's own package of that name can't answer."""
-    for line in found.lines():
+    for line in found.lines:
         if line.path in found.constraints or line.name not in below.distributions:
             continue
         where = f"{line.path}:{line.number}: {line.text}"
@@ -166,8 +166,8 @@ def read(folder: Path) -> PipLock | None:
     for name in sorted(os.listdir(folder)):  # noqa: PTH208 - a glob takes 10x as long
         if name.startswith("build-") and name.endswith(".txt"):
             texts[name] = locks.read(folder / name) or ""
-    headers = {name: locks.split(text, str(folder / name))[0] for name, text in texts.items()}
-    pins = {name: requirements.parse(text, str(folder / name)) for name, text in texts.items()}
+    headers = {name: locks.split(text, f"{folder}/{name}")[0] for name, text in texts.items()}
+    pins = {name: requirements.parse(text, f"{folder}/{name}") for name, text in texts.items()}
     installer = pins.pop("installer.txt")
     if len(installer) != 1:
         raise LadingError(f"{folder / 'installer.txt'}: one package is expected there")
@@ -333,7 +333,7 @@ def _explained(
     said = error.explanation
     guilty = [
         line
-        for line in asked.sources.lines()
+        for line in asked.sources.lines
         if line.name and re.search(rf"(?<![\w.-]){re.escape(line.name)}(?![\w-])", said.lower())
     ]
     where = f" ({guilty[0].path}:{guilty[0].number}: {guilty[0].text})" if guilty else ""
