@@ -2,128 +2,195 @@
 
 from __future__ import annotations
 
-import difflib
-import hashlib
 import json
-import tarfile
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
+from operator import eq
 from pathlib import Path
-from typing import IO
+from typing import Any
+
+from lading.archive import contents
+from lading.archive.entries import Entry, entries
+from lading.archive.saved import MANIFEST, Content
+from lading.archive.tarfiles import DamagedError
+from lading.archive.trees import OPAQUE, WHITEOUT
 
 SHOWN = 20
 """Files that are named; the rest is counted."""
-TEXT = 1 << 20
-"""Bytes up to which a file's lines are compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One thing in a layer: everything of it that can differ."""
+class Opened:
+    """An archive: the image's configuration, and its layers by their place, "layer 1" the lowest.
 
-    kind: str
-    mode: int
-    owner: tuple[int, int]
-    mtime: float
-    size: int
-    target: str
-    sha256: str
+    A plain tar has no configuration, and is one layer with no name.
+    """
+
+    settings: Mapping[str, Any]
+    layers: Mapping[str, Content]
 
 
 def differences(first: Path, second: Path) -> list[str]:
-    """What differs, a line each, the first `SHOWN`; nothing where the archives agree in all
-    layers. Text files are compared by lines, others by where they begin to differ.
+    """What differs, in lines: the configuration, then files, the first `SHOWN` of them; nothing
+    where the archives have the same image. Of text files the lines that differ are shown, of ELF
+    files the sections, of others where they begin to differ; wheels are looked into.
 
-    Two archives of images, or two plain tars.
+    Two archives of lading's, or two plain tars; one that is damaged is said to be so.
     """
-    before, after = dict(_entries(first)), dict(_entries(second))
-    lines: list[str] = []
-    paths = [path for path in sorted({*before, *after}) if before.get(path) != after.get(path)]
-    for path in paths[:SHOWN]:
-        lines += _difference(path, before.get(path), after.get(path), first, second)
-    if len(paths) > SHOWN:
-        lines.append(f"and {len(paths) - SHOWN} more")
-    return lines
-
-
-def _difference(
-    path: str, was: Entry | None, now: Entry | None, first: Path, second: Path
-) -> list[str]:
-    if was is None or now is None:
-        return [f"{path}: only in the {'second' if was is None else 'first'}"]
-    what = [
-        f"{name} {getattr(was, name)} → {getattr(now, name)}"
-        for name in ("kind", "mode", "owner", "mtime", "target", "size")
-        if getattr(was, name) != getattr(now, name)
-    ]
-    lines = [f"{path}: {', '.join(what) or 'content'}"]
-    if was.sha256 != now.sha256 and max(was.size, now.size) <= TEXT:
-        lines += [f"    {line}" for line in _inside(_content(first, path), _content(second, path))]
-    return lines
-
-
-def _inside(one: bytes, other: bytes) -> list[str]:
-    try:
-        before, after = one.decode().splitlines(), other.decode().splitlines()
-    except UnicodeDecodeError:
-        at = next(
-            (n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b),
-            min(len(one), len(other)),
-        )
-        here = slice(max(at - 16, 0), at + 16)
-        return [f"from byte {at} on:", f"- {one[here]!r}", f"+ {other[here]!r}"]
-    found = difflib.unified_diff(before, after, lineterm="", n=0)
-    return [line[:100] for line in list(found)[2:10]]
-
-
-def _entries(archive: Path) -> Iterator[tuple[str, Entry]]:
-    """Everything in the layers, under LAYER:PATH."""
-    for layer, inner in _layers(archive):
-        with closing(inner):
-            for info in inner:
-                file = inner.extractfile(info) if info.isreg() else None
-                yield (
-                    f"{layer}:/{info.name}",
-                    Entry(
-                        kind=info.type.decode(),
-                        mode=info.mode,
-                        owner=(info.uid, info.gid),
-                        mtime=info.mtime,
-                        size=info.size,
-                        target=info.linkname,
-                        sha256=_sha256(file) if file is not None else "",
-                    ),
-                )
-
-
-def _content(archive: Path, path: str) -> bytes:
-    wanted, _, name = path.partition(":/")
-    for layer, inner in _layers(archive):
-        with closing(inner):
-            if layer == wanted:
-                file = inner.extractfile(name)
-                return file.read() if file is not None else b""
-    return b""
-
-
-def _layers(archive: Path) -> Iterator[tuple[str, tarfile.TarFile]]:
-    """Each layer by its place, "layer 1" the lowest; of a plain tar, itself."""
-    with tarfile.open(archive) as whole:
+    with ExitStack() as stack:
+        pair = []
+        for path in (first, second):
+            try:
+                pair.append(_opened(path, stack))
+            except (DamagedError, OSError, ValueError, LookupError, TypeError) as error:
+                return [f"{path} can't be read: {error}"]
+        one, other = pair
+        lines = list(_of_settings(one.settings, other.settings))
+        count = 0
         try:
-            listed = whole.extractfile("manifest.json")
-        except KeyError:
-            yield "", tarfile.open(archive)  # noqa: SIM115 - closed by whom it is given to
-            return
-        assert listed is not None
-        for number, name in enumerate(json.load(listed)[0]["Layers"], 1):
-            yield (
-                f"layer {number}",
-                tarfile.open(  # noqa: SIM115
-                    fileobj=whole.extractfile(name)
-                ),
-            )
+            for said in _of_layers(one.layers, other.layers):
+                count += 1
+                if count <= SHOWN:
+                    lines += said
+        except (DamagedError, OSError) as error:
+            lines.append(f"the rest can't be read: {error}")
+        if count > SHOWN:
+            lines.append(f"and {count - SHOWN} more")
+        return lines
 
 
-def _sha256(file: IO[bytes]) -> str:
-    return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+def _opened(path: Path, stack: ExitStack) -> Opened:
+    file = stack.enter_context(path.open("rb"))
+    whole = Content(
+        handle=file.fileno(), offset=0, size=path.stat().st_size, sha256=lambda: "not asked for"
+    )
+    members = {entry.path: entry for entry in entries(whole)}
+    if MANIFEST not in members:
+        return Opened(settings={}, layers={"": whole})
+    (image,) = json.loads(members[MANIFEST].read())
+    layers = {}
+    for number, name in enumerate(image["Layers"], 1):
+        entry = members[name]
+        layers[f"layer {number}"] = Content(
+            handle=whole.handle, offset=entry.offset, size=entry.size, sha256=whole.sha256
+        )
+    return Opened(settings=json.loads(members[image["Config"]].read()), layers=layers)
+
+
+# -- the configuration ----------------------------------------------------------------------
+
+
+def _of_settings(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[str]:
+    before, after = dict(_flat(one)), dict(_flat(other))
+    for name in sorted({*before, *after}):
+        was, now = before.get(name), after.get(name)
+        if was is None or now is None:
+            yield f"the configuration: {name}: only in the {'second' if was is None else 'first'}"
+        elif was != now:
+            yield f"the configuration: {name}: {_short(was)} → {_short(now)}"
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Each setting under its path; ENV by its variables. The layers are compared for themselves."""
+    if isinstance(value, Mapping):
+        for key, inside in value.items():
+            if (name, key) != ("", "rootfs"):
+                yield from _flat(inside, f"{name}.{key}".lstrip("."))
+    elif name == "config.Env" and isinstance(value, list):
+        for pair in value:
+            key, _, text = str(pair).partition("=")
+            yield f"{name}.{key}", text
+    elif name == "history" and isinstance(value, list):
+        for number, inside in enumerate(value, 1):
+            yield from _flat(inside, f"{name} {number}")
+    else:
+        yield name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else f"{text[:60]}…")
+
+
+# -- the files ------------------------------------------------------------------------------
+
+
+def _of_layers(one: Mapping[str, Content], other: Mapping[str, Content]) -> Iterator[list[str]]:
+    """What is said of each thing that differs."""
+    for name in {**one, **other}:
+        if name not in one or name not in other:
+            yield [f"{name}: only in the {'second' if name in other else 'first'}"]
+        elif not _same(one[name], other[name]):
+            found = False
+            for said in _of_entries(name, one[name], other[name]):
+                found = True
+                yield said
+            if not found:
+                yield [f"{name or 'it'}: the same files, in another order or form".lstrip()]
+
+
+def _of_entries(layer: str, one: Content, other: Content) -> Iterator[list[str]]:
+    before = {entry.path: entry for entry in entries(one)}
+    after = {entry.path: entry for entry in entries(other)}
+    for path in sorted({*before, *after}):
+        was, now = before.get(path), after.get(path)
+        where, what = _named(layer, path)
+        if was is None or now is None:
+            yield [f"{where}: {what}only in the {'second' if was is None else 'first'}"]
+            continue
+        changed = list(_traits(was, now))
+        other_content = not _same_content(was, now)
+        if changed or other_content:
+            lines = [f"{where}: {what}{', '.join(changed) or 'content'}"]
+            if other_content and max(was.size, now.size) <= contents.LARGEST:
+                inside = contents.differences(was.read(), now.read())
+                lines += [f"    {line}" for line in inside]
+            yield lines
+
+
+def _named(layer: str, path: str) -> tuple[str, str]:
+    """Where it is, and of a whiteout what it says of a path of a lower layer."""
+    folder, _, name = path.rpartition("/")
+    what = ""
+    if name == OPAQUE:
+        path, what = folder, "emptied, "
+    elif name.startswith(WHITEOUT):
+        path, what = f"{folder}/{name.removeprefix(WHITEOUT)}".lstrip("/"), "deleted, "
+    shown = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return f"{layer}:/{shown}".lstrip(":"), what
+
+
+def _traits(was: Entry, now: Entry) -> Iterator[str]:
+    """Each thing but the content in which two entries differ: what it was, and what it is now."""
+    for name, before, after in (
+        ("kind", was.kind, now.kind),
+        ("mode", f"{was.mode:04o}", f"{now.mode:04o}"),
+        ("owner", f"{was.uid}:{was.gid}", f"{now.uid}:{now.gid}"),
+        ("mtime", was.mtime, now.mtime),
+        ("leads to", was.target, now.target),
+        ("device", was.device, now.device),
+        ("attributes", dict(was.xattrs), dict(now.xattrs)),
+        ("size", was.size, now.size),
+    ):
+        if before != after:
+            yield f"{name} {before} → {after}"
+
+
+def _same_content(was: Entry, now: Entry) -> bool:
+    if not was.kind == now.kind == "file":
+        return True  # what differs there is said already
+    return was.size == now.size and _same(_of(was), _of(now))
+
+
+def _same(one: Content, other: Content) -> bool:
+    return one.size == other.size and all(map(eq, one.blocks(), other.blocks()))
+
+
+def _of(entry: Entry) -> Content:
+    assert entry.content is not None
+    return Content(
+        handle=entry.content.handle,
+        offset=entry.offset,
+        size=entry.size,
+        sha256=entry.content.sha256,
+    )

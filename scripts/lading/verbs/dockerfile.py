@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 
 from lading import context
+from lading.layers.kind import Tools
 from lading.project import Image
 from lading.state import State
 from lading.verbs import base as base_verb
@@ -51,9 +52,9 @@ def ensure(state: State, image: Image, *, again: bool = False) -> None:
         context.make(plan, key, state.project.root, state.store, state.context(image))
 
 
-def prepare(state: State, image: Image) -> None:
+def prepare(state: State, image: Image, tools: Tools | None = None) -> None:
     """What lading itself makes of the layers' artifacts is there; made if it is not."""
-    tools = in_base.tools(state, state.base_of(image))
+    tools = tools or in_base.tools(state, state.base_of(image))
     for layer in state.all_locked(image).layers:
         if not layer.kind.prepared(layer.request, layer.lock, tools):
             layer.kind.prepare(layer.request, layer.lock, tools)
