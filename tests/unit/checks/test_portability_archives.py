@@ -12,7 +12,7 @@ import tempfile
 import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given, settings
@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from lading.checks.portability import Report, archives, examine, view
 from lading.errors import DeclarationError, LadingError
-from tests.unit.checks import made
+from tests.unit.checks import archive_table, made
 from tests.unit.checks import test_portability_table as table
 from tests.unit.checks.made import (
     PLATFORM,
@@ -73,6 +73,18 @@ def test_every_kind_of_archive_is_read(tmp_path: Path, archive: bytes) -> None:
     report = checked(tmp_path, archive)
     assert [(f.id, f.paths) for f in report.findings] == [("F1", ("/opt/x",))]
     assert report.facts["paths"] == 11
+
+
+@pytest.mark.parametrize(
+    ("name", "level", "place", "faulty", "sound"),
+    archive_table.TABLE,
+    ids=[f"{row[0]}-{number}" for number, row in enumerate(archive_table.TABLE)],
+)
+def test_a_fault_of_an_archive_is_found_and_what_nearly_is_one_is_not(
+    tmp_path: Path, name: str, level: str, place: str, faulty: bytes, sound: bytes
+) -> None:
+    assert place in where(checked(tmp_path, faulty), name, level)
+    assert where(checked(tmp_path, sound), name) == []
 
 
 def test_old_docker_archives_repeat_a_layer_by_a_link(tmp_path: Path) -> None:
@@ -289,6 +301,24 @@ def test_a_layer_that_is_no_tar_is_an_error_that_names_it(tmp_path: Path, layer:
     with pytest.raises(LadingError) as raised:
         checked(tmp_path, docker_archive([layer], config_of(layer)))
     assert str(raised.value)
+
+
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_a_file_of_more_than_8_gib_is_as_good_as_any(tmp_path: Path, form: Literal[1, 2]) -> None:
+    """USTAR's eleven octal digits don't hold its size; nothing of it is read."""
+    large, inner, outer = 9 << 30, tarfile.TarInfo("opt/large"), tarfile.TarInfo("l.tar")
+    inner.size, inner.mode = large, 0o600
+    head, rest = inner.tobuf(form), layer_of({"opt/z": Item(mode=0)})
+    outer.size = len(head) + large + len(rest)
+    config = config_of(b"")
+    manifest = manifest_of({"Config": "c.json", "Layers": ["l.tar"]})
+    image = tmp_path / "image.tar"
+    with image.open("wb") as file:
+        file.write(outer.tobuf(form) + head)
+        file.seek(large, os.SEEK_CUR)
+        file.write(rest + tar_of([("c.json", config), ("manifest.json", manifest)]))
+    report = examine(image, platform=PLATFORM, digests=False)
+    assert where(report, "F1", "error") == ["/opt/large", "/opt/z"]
 
 
 def test_a_sparse_file_is_stepped_over(tmp_path: Path) -> None:
