@@ -9,6 +9,7 @@ import os
 import random
 import tarfile
 import tempfile
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -672,6 +673,33 @@ def test_the_base_stays_byte_for_byte(tmp_path: Path) -> None:
     for name in ("base", "other", "half", "none", "."):
         how = normal([BASE, more], archive=tmp_path / name)
         assert exported(data, how) == found
+
+
+def test_memory_grows_with_the_number_of_files_a_little_and_not_with_their_size(
+    tmp_path: Path,
+) -> None:
+    """2 kB for each file, as promised, whatever is in it: 100 MB are an image of 50,000 files."""
+
+    def peak(count: int, size: int) -> int:
+        files = {
+            f"opt/venv/lib/python3.13/site-packages/p/m{n}.py": "x" * size for n in range(count)
+        }
+        data = saved([BASE, tar(files)])
+        del files
+        pieces = [memoryview(data)[at : at + 32768].tobytes() for at in range(0, len(data), 32768)]
+        del data
+        tracemalloc.start()
+        try:
+            out = tmp_path / "x.tar"
+            archive.export(pieces, out, name=NAME, platform=PLATFORM, normal=normal([BASE]))
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(1, 1)
+    few, many, large = peak(500, 100), peak(2500, 100), peak(500, 20_000)
+    assert many - few < 2000 * 2048
+    assert large < few + (4 << 20), "10 MB more of content"
 
 
 def test_an_image_of_another_base(tmp_path: Path) -> None:
