@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -155,8 +157,25 @@ def test_what_works_on_it(order: Order, make: Make, apptainer: Apptainer, tmp_pa
     assert "it works" in apptainer.run("test", str(sif))
 
 
-def test_an_ordinary_user_makes_the_same(order: Order, make: Make, tmp_path: Path) -> None:
-    """Here /dev/fuse may be closed to them: then the tests run in what the SIF is unpacked into."""
+def close_fuse(over: Path) -> None:
+    """Takes /dev/fuse away from this process and its children, and from nobody else, by laying a
+    file over it.
+    """
+    new_mounts = 0x20000  # CLONE_NEWNS; os.unshare comes with Python 3.12
+    if not Path("/dev/fuse").exists():
+        return
+    if ctypes.CDLL(None, use_errno=True).unshare(new_mounts):
+        raise OSError(ctypes.get_errno(), "unshare")
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+    over.touch(mode=0o600)
+    subprocess.run(["mount", "--bind", str(over), "/dev/fuse"], check=True)
+
+
+@pytest.mark.parametrize("fuse", ["as it is", "closed"])
+def test_an_ordinary_user_makes_the_same(
+    order: Order, make: Make, tmp_path: Path, fuse: str
+) -> None:
+    """Where /dev/fuse is closed to them, the tests run in what the SIF is unpacked into."""
     if os.getuid():
         pytest.skip("only root can become another user")
     for path in (tmp_path, *tmp_path.parents):
@@ -172,19 +191,40 @@ def test_an_ordinary_user_makes_the_same(order: Order, make: Make, tmp_path: Pat
     if not child:
         code = 1
         try:
+            if fuse == "closed":
+                close_fuse(tmp_path / "fuse")
             os.setgroups([])
             os.setgid(NOBODY)
             os.setuid(NOBODY)
             os.environ["HOME"] = str(mine)
             os.chdir(mine)
             make(order, mine / "tiny.sif")
-            code = 0
+            code = int(fuse == "closed" and os.access("/dev/fuse", os.R_OK | os.W_OK))
         except BaseException as error:
             sys.stderr.write(f"{error!r}\n{error}\n")
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert files.sha256_of(mine / "tiny.sif") == ours.sha256
+
+
+def test_apptainer_killed_in_the_middle(order: Order, apptainer: Apptainer, tmp_path: Path) -> None:
+    """As by a machine that runs out of memory: while it unpacks, and while it runs a test."""
+    dying = tmp_path / "dying"
+    squash = programs.mksquashfs(os.environ)
+    for verb, says in (("build", "was ended by signal 9"), ("test", "as %test: apptainer test")):
+        dying.write_text(
+            f'#!/bin/sh\ncase $1 in {verb}) {apptainer.program} "$@" & sleep 0.2; kill -9 $!;'
+            f' kill -9 $$;; esac\nexec {apptainer.program} "$@"\n'
+        )
+        dying.chmod(0o755)
+        program = programs.find(str(dying), os.environ, "")
+        folder = tmp_path / "tmp-of-the-dying"
+        folder.mkdir(exist_ok=True)
+        with pytest.raises(LadingError, match=says):
+            making.make(program, squash, order, tmp_path / "out/x.sif", {"TMPDIR": str(folder)})
+        assert not list((tmp_path / "out").iterdir())
+        assert not list(folder.iterdir())
 
 
 def test_the_traps_are_there(order: Order, make: Make, tmp_path: Path) -> None:
@@ -209,18 +249,26 @@ def test_compression(
     assert "it works" in apptainer.run("test", str(tmp_path / "tiny.sif"))
 
 
-def test_a_full_disk(order: Order, make: Make, tmp_path: Path, small: Path) -> None:
-    """The SIF's own folder is full: what Apptainer wrote so far goes away."""
+def test_a_full_disk(
+    order: Order, make: Make, apptainer: Apptainer, tmp_path: Path, small: Path
+) -> None:
+    """The SIF's own folder is full: what Apptainer wrote so far goes away. In one for temporary
+    files with too little room, it is not even begun.
+    """
     with pytest.raises(LadingError, match="not enough room"):
         make(order, small / "tiny.sif")
     assert not list(small.iterdir())
+    program = programs.find(str(apptainer.program), os.environ, "")
+    squash = programs.mksquashfs(os.environ)
+    with pytest.raises(LadingError, match=f"not enough room in {small}"):
+        making.make(program, squash, order, tmp_path / "tiny.sif", {"TMPDIR": str(small)})
+    assert not list(small.iterdir())
+    assert not (tmp_path / "tiny.sif").exists()
 
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
     """A file system of 64 kB."""
-    import subprocess
-
     folder = tmp_path / "small"
     folder.mkdir()
     mounted = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
