@@ -106,8 +106,13 @@ class Start:
             value=str(self.epoch),
             why="The times that steps write: the locks' date, never the clock.",
         )
+        host = Arg(
+            name="HOSTNAME",
+            value="localhost",
+            why="What asks for it by this name is not told what an engine calls its container.",
+        )
         build = Stage(
-            name="build", base=self.reference, steps=(epoch, *self.steps, *steps), why=why
+            name="build", base=self.reference, steps=(epoch, host, *self.steps, *steps), why=why
         )
         out = Copy(source=f"{OUT}/", target="/", stage="build", why="Nothing else is kept.")
         last = Stage(base="scratch", steps=(out,), why="What came out, and what is taken from it.")

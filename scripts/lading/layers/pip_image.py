@@ -92,6 +92,10 @@ QUIET = (
 """For every step that runs uv: no network, nothing left behind, no byte written twice."""
 
 
+SOURCE = "/lading/source"
+TOOLS = "/lading/env"
+"""Where a wheel is built, and with what: the same places each time."""
+
 COMPILE = (
     f"{{ {VENV}/bin/python -B -m compileall -qq -j 0 -x '/tests?/'\n"
     f"--invalidation-mode unchecked-hash {VENV}/lib || true; }}"
@@ -130,11 +134,10 @@ def _place_in(names: Sequence[str]) -> Callable[[Pin], int]:
 def _part(
     start: Start, request: Request, lock: PipLock, pin: Pin, at_hand: Mapping[str, Part]
 ) -> Part:
-    """The wheel of one package, built from locked build requirements. With `at_hand`, wheels
-    that were built themselves, it is built in an environment that has all of them.
+    """The wheel of one package, built in an environment of its locked build requirements; with
+    `at_hand`, wheels that were built themselves, of all of those, too.
     """
     section, facts = request.section, request.facts
-    alone = pin.name not in map(normalised, section.no_build_isolation)
     needed = lock.build[pin.name]
     files: dict[str, Content] = {
         "pip/bin/uv": Unpacked(sha256=lock.installer.artifact.sha256),
@@ -143,36 +146,39 @@ def _part(
         **{
             f"pip/built/{name}": Derived(key=part.key, name=FILES) for name, part in at_hand.items()
         },
+        "pip/environment.txt": _plain(needed, hashes=False)
+        + "".join(f"{name}\n" for name in at_hand).encode(),
     }
-    build = f"{LENT}/pip/bin/uv build --wheel --quiet --no-index --out-dir {OUT}"
     sdist = f"{LENT}/pip/sdist/{pin.artifact.name}"
     found = "".join(
         f"\n--find-links {LENT}/pip/{place}"
         # A backend of its own may need nothing, and then there is no such folder.
         for place in (*(("build",) if needed else ()), *(f"built/{name}" for name in at_hand))
     )
-    if alone:
-        commands = [f"{build}\n--python {facts.python}{found}\n{sdist}"]
-    else:
-        files["pip/environment.txt"] = (
-            _plain(needed, hashes=False) + "".join(f"{name}\n" for name in at_hand).encode()
-        )
-        # What conda installs is a part of the image's other packages.
-        seen = "" if request.below is None else " --system-site-packages"
-        commands = [
-            f"{LENT}/pip/bin/uv venv --quiet --python {facts.python}{seen} /lading/env",
-            f"{LENT}/pip/bin/uv pip install --quiet --python /lading/env --no-index --no-deps"
-            f"{found}\n--requirements {LENT}/pip/environment.txt",
-            'export PATH="/lading/env/bin:$PATH"',
-            f"{build}\n--python /lading/env --no-build-isolation\n{sdist}",
-        ]
-    if request.below is not None:
-        commands = [f'export PATH="{request.below.prefix}/bin:$PATH"', *commands]
+    # What conda installs is a part of the image's other packages: built without isolation, a
+    # package sees it, too.
+    alone = pin.name not in map(normalised, section.no_build_isolation)
+    seen = "" if alone or request.below is None else " --system-site-packages"
+    path = "" if request.below is None else f"{request.below.prefix}/bin:"
     step = Run(
-        why="Built from locked build requirements; only the wheel leaves.",
+        why="Built from locked build requirements; only the wheel leaves. Compilers write the "
+        "paths of what they read into it: where uv would choose names, each build would differ.",
         mounts=(Mount(source="pip", target=f"{LENT}/pip"),),
-        # uv puts a .gitignore beside what it builds.
-        commands=(*QUIET, *_variables(section.build_env), *commands, f"rm -f {OUT}/.gitignore"),
+        commands=(
+            *QUIET,
+            *_variables(section.build_env),
+            f"mkdir -p {OUT} {SOURCE}",
+            f"{facts.python} -c 'import shutil, sys; shutil.unpack_archive(*sys.argv[1:])'\n"
+            f"{sdist} {SOURCE}",
+            f"{LENT}/pip/bin/uv venv --quiet --python {facts.python}{seen} {TOOLS}",
+            f"{LENT}/pip/bin/uv pip install --quiet --python {TOOLS} --no-index --no-deps"
+            f"{found}\n--requirements {LENT}/pip/environment.txt",
+            f'export PATH="{TOOLS}/bin:{path}$PATH"',
+            f"{LENT}/pip/bin/uv build --wheel --quiet --no-index --out-dir {OUT}\n"
+            f"--python {TOOLS} --no-build-isolation {SOURCE}/*/",
+            # uv puts a .gitignore beside what it builds.
+            f"rm -f {OUT}/.gitignore",
+        ),
     )
     what = _exactly(pin.name, pin.version)
     upon = replace(start, parts=(*start.parts, *at_hand.values()))

@@ -21,7 +21,7 @@ ENV LANG="C.UTF-8" \
 # step and are never a layer; the hashes are checked once more; bytecode is compiled, but for
 # the packages' own tests, so that a read-only image starts fast.
 RUN --mount=type=bind,source=pip,target=/dev/shm/lading/pip \
-    : lent 17e16cb7c981b7e6 && \
+    : lent 8aa06ccc983d9e5e && \
     umask 022 && \
     export HOME=/dev/shm UV_NO_CACHE=1 UV_OFFLINE=1 UV_NO_CONFIG=1 UV_NO_PROGRESS=1 \
         UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=hardlink && \

@@ -6,6 +6,9 @@ FROM localhost/lading/base/debian-13:0123 AS build
 # The times that steps write: the locks' date, never the clock.
 ARG SOURCE_DATE_EPOCH="1795305600"
 
+# What asks for it by this name is not told what an engine calls its container.
+ARG HOSTNAME="localhost"
+
 # What it is built with.
 RUN --mount=type=bind,source=apt,target=/dev/shm/lading/apt \
     : lent d8b285bc07488856 && \
