@@ -15,7 +15,7 @@ from types import FrameType
 from lading.errors import LadingError
 from tests.bench import figures, workshop
 from tests.bench.figures import Figure
-from tests.bench.parts import archive, build, change, lock, mpi, noop, sif
+from tests.bench.parts import archive, build, change, lock, mpi, noop, sif, verify
 from tests.bench.workshop import Workshop
 
 Part = Callable[[Workshop], Iterator[Figure]]
@@ -28,8 +28,9 @@ PARTS: dict[str, tuple[str, Part]] = {
     "archive": ("the export of doit archive, against", archive.measure),
     "sif": ("from the archive, against", sif.measure),
     "mpi": ("MPICH compiled once; many minutes", mpi.measure),
+    "verify": ("all of it built three times, one sha256; many minutes", verify.measure),
 }
-LONG = ("mpi",)
+LONG = ("mpi", "verify")
 """Parts that take many minutes."""
 
 

@@ -22,6 +22,7 @@ from lading.store import Store
 from tests.bench.clock import Timed, timed
 from tests.support import engines
 from tests.support.engines import Running
+from tests.support.machines import Machine
 
 IMAGE = "astropy"
 """The image that is measured; its base is the clean container that others work in."""
@@ -137,14 +138,18 @@ class Workshop:
         *arguments: str,
         engine: Running | None = None,
         env: Mapping[str, str] | None = None,
+        machine: Machine | None = None,
     ) -> Timed:
-        """`doit ARGUMENTS` in a project, as a process. Raises where it fails.
+        """`doit ARGUMENTS` in a project, as a process, here or as on another machine. Raises where
+        it fails.
 
         Not through scripts/doit, which may set up, and a copy must never do that.
         """
-        program = Path(sys.prefix) / "bin" / "doit"
+        command: list[str | Path] = [Path(sys.prefix) / "bin" / "doit", *arguments]
+        if machine is not None:
+            command = [*machine.command(*command)]
         environ = self.environ(engine) | dict(env or {})
-        return timed([program, *arguments], cwd=project, env=environ)
+        return timed(command, cwd=project, env=environ)
 
     def python(self, module: str, *arguments: str | Path, engine: Running | None = None) -> Timed:
         """A module of `inside/` as a child process, with the checkout's Python."""

@@ -50,6 +50,7 @@ def make(state: State, image: Image) -> str:
         parts += _part(state, part, folder, same)
     sha256 = _image(state, image, folder)
     shutil.rmtree(folder)
+    state.console.note(f"  {image.name}: sha256 {sha256}")
     also = f", and so {'is' if parts == 1 else 'are'} {counted(parts, 'part')}" if parts else ""
     return f"the same again, {sha256[:12]}{also}"
 
