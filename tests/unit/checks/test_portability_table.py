@@ -90,6 +90,9 @@ def modules(count: int, compiled: int, *, flags: int = 3, mtime: int = 7, size: 
 
 
 CONDA: Layer = {"opt/conda/conda-meta/history": Item(), "opt/conda/bin/python": Item(mode=0o755)}
+CONDA_MPI: Layer = {"opt/conda/lib/libmpi.so.12": binary(MPICH)}
+CONDA_MODULE = "opt/conda/lib/python3.13/site-packages/mpi4py/MPI.so"
+UP = "$ORIGIN/../../../"
 IN_CONDA = {"PATH": "/opt/conda/bin:/usr/bin"}
 ACTIVATE = "opt/conda/etc/conda/activate.d/proj.sh"
 
@@ -531,6 +534,14 @@ TABLE: list[tuple[str, str, str, Image, Image]] = [
         ),
     ),
     (
+        "M3",
+        "error",
+        "/opt/conda/lib/python3.13/site-packages/mpi4py/MPI.so",
+        # As conda builds it: the RPATH leads to the prefix.
+        files(CONDA, CONDA_MPI, {CONDA_MODULE: binary(elf(needed=["libmpi.so.12"], rpath=UP))}),
+        files(CONDA, CONDA_MPI, {CONDA_MODULE: binary(elf(needed=["libmpi.so.12"], runpath=UP))}),
+    ),
+    (
         "M4",
         "error",
         f"/{SITE}/mpi4py",
@@ -644,6 +655,21 @@ def test_a_fault_is_found_and_what_nearly_is_one_is_not(
 
     assert place in report(faulty)
     assert place not in report(sound)
+
+
+@pytest.mark.parametrize(
+    ("layers", "do"),
+    [
+        ((CONDA, CONDA_MPI), "bind the host's library over /opt/conda/lib/libmpi.so.12"),
+        ((CONDA_MPI,), "link with -Wl,--enable-new-dtags"),
+    ],
+)
+def test_what_to_do_about_an_rpath(tmp_path: Path, layers: tuple[Layer, ...], do: str) -> None:
+    module = {CONDA_MODULE: binary(elf(needed=["libmpi.so.12"], rpath=UP))}
+    report = examined(tmp_path, files(*layers, module).files)
+    (found,) = [finding for finding in report.findings if finding.id == "M3"]
+    assert "its DT_RPATH leads to /opt/conda/lib/libmpi.so.12" in found.effect
+    assert do in found.mend
 
 
 def test_an_image_without_fault_has_no_findings(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import PurePosixPath
 from typing import Any
 
 from lading.checks.portability.elf import Elf
@@ -254,9 +255,22 @@ class Mpi:
                         one.path,
                         f"{by} leads to {folder}/{name} before LD_LIBRARY_PATH is looked at: the "
                         "host's MPI is passed over, and nothing says so",
-                        "link with -Wl,--enable-new-dtags (RUNPATH), or patchelf --set-rpath",
+                        self._unfixed(one, f"{folder}/{name}"),
                     )
                     break
+
+    def _unfixed(self, one: File, library: str) -> str:
+        """How to mend an RPATH. conda's packages are linked so on purpose, and as they are."""
+        parents = [str(parent) for parent in PurePosixPath(one.path).parents]
+        if not any(self.subject.view.file(f"{parent}/conda-meta/history") for parent in parents):
+            return "link with -Wl,--enable-new-dtags (RUNPATH), or patchelf --set-rpath"
+        flavour = "openmpi" if "libmpi.so.40" in one.asks_for else "mpich"
+        return (
+            "conda's packages are linked so. On the cluster, bind the host's library over "
+            f"{library}, and say so in `allow`; or ask for {flavour}=*=external_*, conda-forge's "
+            f"stand-in for an MPI of the system, and bring that one; or take {flavour} by "
+            "`source:` and mpi4py by `pip:`"
+        )
 
     def _rpaths(self, one: File) -> list[tuple[str, str]]:
         """The folders that DT_RPATH puts before all else, and the file each stands in.
