@@ -7,7 +7,19 @@ from collections.abc import Iterator
 
 from lading.config import DOIT_CONFIG
 from lading.tasks import Entry, open_project
-from lading.verbs import archive, base, build, check, dockerfile, fetch, lock, sif, source, verify
+from lading.verbs import (
+    archive,
+    base,
+    build,
+    check,
+    dockerfile,
+    env,
+    fetch,
+    lock,
+    sif,
+    source,
+    verify,
+)
 
 __all__ = ["DOIT_CONFIG"]
 
@@ -71,3 +83,8 @@ def task_sif() -> Iterator[Entry]:
 def task_verify() -> Iterator[Entry]:
     """build it all again from nothing, and compare; when asked for"""
     yield from pipeline.images("verify", verify, after=["archive:{name}"])
+
+
+def task_env() -> Iterator[Entry]:
+    """show what conda's activation would set, and is set instead; when asked for"""
+    yield from pipeline.images("env", env, after=["lock:{name}"], section="conda")

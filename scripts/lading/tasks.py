@@ -142,17 +142,25 @@ class Pipeline:
             yield task
 
     def images(
-        self, verb: str, module: Any, after: Sequence[str] = (), of_sources: Sequence[str] = ()
+        self,
+        verb: str,
+        module: Any,
+        after: Sequence[str] = (),
+        of_sources: Sequence[str] = (),
+        section: str = "",
     ) -> Iterator[Entry]:
         """VERB:NAME for every image; in the group VERB unless it says `default: false`.
 
-        of_sources: what comes before for each of the image's sources.
+        of_sources: what comes before for each of the image's sources. section: the layer that an
+        image has to have for it.
         """
-        if not any(image.default for image in self.state.project.images.values()):
+        every = self.state.project.images.values()
+        images = [image for image in every if not section or getattr(image, section) is not None]
+        if not any(image.default for image in images):
             # doit makes a group of what is in it; this one is empty, and there all the same.
             about = module.__doc__.partition(": ")[2].splitlines()[0].rstrip(".")
             yield Task(verb, None, doc=about, has_subtask=True)
-        for image in self.state.project.images.values():
+        for image in images:
             names = {"name": image.name, "base": image.base}
             compiled = [
                 task.format(source=one.name, base=image.base)

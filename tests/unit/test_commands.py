@@ -172,7 +172,7 @@ def test_a_run_in_a_log(trial: Trial, capsys: Said) -> None:
 def test_the_list_reads_like_the_pipeline(trial: Trial, capsys: Said) -> None:
     assert trial.doit("list") == 0
     lines = capsys.readouterr().out.splitlines()
-    verbs = ["lock", "fetch", "dockerfile", "build", "check", "archive", "sif", "verify"]
+    verbs = ["lock", "fetch", "dockerfile", "build", "check", "archive", "sif", "verify", "env"]
     assert [line.split()[0] for line in lines] == verbs
     assert all(len(line) <= 80 for line in lines)
     assert trial.engine.calls == []
@@ -186,7 +186,7 @@ def test_the_list_with_status(trial: Trial, capsys: Said) -> None:
 
     assert status() == {
         "lock": "U", "fetch": "U", "dockerfile": "R", "build": "R", "check": "R", "archive": "R",
-        "sif": "R", "verify": "R",
+        "sif": "R", "verify": "R", "env": "U",
     }  # fmt: skip
     assert trial.engine.asked == ["images"]
     assert trial.engine.closed

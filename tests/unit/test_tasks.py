@@ -17,7 +17,7 @@ from lading.errors import DeclarationError, EnvironmentProblem, LadingError
 from lading.tasks import Work
 from tests.support.projects import YAML, Trial
 
-VERBS = ("lock", "fetch", "dockerfile", "build", "check", "archive", "sif", "verify")
+VERBS = ("lock", "fetch", "dockerfile", "build", "check", "archive", "sif", "verify", "env")
 
 
 @pytest.fixture
@@ -63,6 +63,14 @@ def test_the_graph(graph: Graph) -> None:
     assert found["archive:spare"].task_dep == ["check:spare"]
     for task in found.values():
         assert ":" not in task.name or task.subtask_of == task.name.partition(":")[0]
+
+
+def test_what_activation_sets_is_shown_of_images_that_have_conda(graph: Graph) -> None:
+    conda = "  lab: {base: slim, conda: {channels: lab, packages: a}}\n"
+    found = graph(YAML + conda)
+    assert found["env"].task_dep == ["env:lab"]
+    assert found["env:lab"].task_dep == ["lock:lab"]
+    assert "env:one" not in found
 
 
 def test_a_project_where_nothing_is_default_has_its_groups_all_the_same(graph: Graph) -> None:
