@@ -16,6 +16,8 @@ class Facts:
     glibc: the C library's version, "2.41".
     os: the distribution and its release, as in os-release: "debian 13".
     package_manager: "apt", "dnf", "apk", …
+    conda: the prefix that the base's own conda lies in, "/opt/conda".
+    conda_version: its version, "4.10.3".
     """
 
     python: str = ""
@@ -23,10 +25,13 @@ class Facts:
     glibc: str = ""
     os: str = ""
     package_manager: str = ""
+    conda: str = ""
+    conda_version: str = ""
 
     def to_dict(self) -> dict[str, str]:
-        """Plain data, for a lock."""
-        return asdict(self)
+        """Plain data, for a lock: of conda only where there is one."""
+        found = asdict(self)
+        return {name: value for name, value in found.items() if value or "conda" not in name}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Facts:

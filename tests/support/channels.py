@@ -14,11 +14,13 @@ import json
 import os
 import platform
 import re
+import shutil
 import struct
 import subprocess
 import sys
 import sysconfig
 import tarfile
+import tempfile
 import threading
 import time
 import zipfile
@@ -283,7 +285,7 @@ def crafted(
         ("info/files", "".join(f"{one['_path']}\n" for one in listed).encode()),
     ]
     if format == ".tar.bz2":
-        return bz2.compress(_tar([*info, *members]))
+        return bz2.compress(_tar([*info, *members]), 1)
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         for name, data in (
@@ -319,9 +321,9 @@ def _zstd(data: bytes) -> bytes:
     return struct.pack("<IBQ", 0xFD2FB528, 0xE0, len(data)) + b"".join(blocks)
 
 
-def python(channel: Channel) -> str:
+def python(channel: Channel, *, whole: bool = False, format: str = ".conda") -> str:
     """Takes up this very Python as the package `python`, without what it can do without; returns
-    its version.
+    its version. `whole`: with the libraries of its extension modules, too.
     """
     version = platform.python_version()
     short = ".".join(version.split(".")[:2])
@@ -340,7 +342,13 @@ def python(channel: Channel) -> str:
         program = program.replace(folder.encode() + b"\0", here + b"\0")
     files[f"bin/python{short}"] = program
     # The tiny image has no more libraries than its own programs need.
-    needed = subprocess.run(["ldd", sys.executable], capture_output=True, text=True).stdout
+    modules = [
+        path
+        for path in sorted((library / "lib-dynload").iterdir())
+        if not re.match(r"_tkinter|_test|_xx|xx|nis|readline|_curses|_ctypes_test", path.name)
+    ]
+    linked = [sys.executable, *(modules if whole else ())]
+    needed = subprocess.run(["ldd", *linked], capture_output=True, text=True).stdout
     for path in map(Path, re.findall(r"=> (/\S+) \(0x", needed)):
         if not re.match(r"lib(?:c|python[\d.]+)\.so", path.name):
             files[f"lib/{path.name}"] = path.read_bytes()
@@ -348,11 +356,24 @@ def python(channel: Channel) -> str:
         inside = path.relative_to(library)
         if not left_out & set(inside.parts):
             files[f"lib/python{short}/{inside}"] = path.read_bytes()
-    for path in sorted((library / "lib-dynload").iterdir()):
+    for path in modules:
         files[f"lib/python{short}/lib-dynload/{path.name}"] = path.read_bytes()
+    if whole and shutil.which("strip"):
+        files = {name: _stripped(data) for name, data in files.items()}
     links = [link(f"bin/{name}", f"python{short}") for name in ("python", "python3")]
-    channel.crafted("python", version, [*files.items(), *links], format=".conda")
+    channel.crafted("python", version, [*files.items(), *links], format=format)
     return version
+
+
+def _stripped(data: bytes) -> bytes:
+    """An ELF file without what only a debugger needs: a third of it is left."""
+    if not data.startswith(b"\x7fELF"):
+        return data
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        subprocess.run(["strip", "--strip-unneeded", file.name], check=True)
+        return Path(file.name).read_bytes()
 
 
 # -- a user's configuration -----------------------------------------------------------------

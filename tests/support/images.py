@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import tarfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,9 +38,9 @@ def digest(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def tiny_image() -> TinyImage:
-    """An image with a shell and `TOOLS`, copied from this machine with their libraries."""
-    layer = _layer()
+def tiny_image(tools: Sequence[str] = TOOLS) -> TinyImage:
+    """An image with a shell and these tools, copied from this machine with their libraries."""
+    layer = _layer(tools)
     config = {
         "architecture": "amd64",
         "os": "linux",
@@ -51,9 +52,9 @@ def tiny_image() -> TinyImage:
     return TinyImage(config=json.dumps(config).encode(), layer=layer)
 
 
-def _layer() -> bytes:
+def _layer(tools: Sequence[str]) -> bytes:
     files: dict[str, Path] = {}
-    for tool in TOOLS:
+    for tool in tools:
         program = shutil.which(tool, path="/usr/bin:/bin")
         assert program is not None
         files[f"bin/{tool}"] = Path(program)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from lading import locks
-from lading.conda import explicit, prefix, worker
+from lading.conda import explicit, prefix, settled, worker
 from lading.conda.activation import Variable
 from lading.conda.channels import Channels
 from lading.conda.explicit import Package
@@ -729,66 +729,122 @@ def test_what_is_added(channel: Channel, tools: Tools, asked: Ask) -> None:
         True,
     ]
     assert "PKG_NAME=tool PKG_VERSION=2.0 PKG_BUILDNUM=0" in run.commands[0]
-    assert comparison(given) == "+PATH=/opt/conda/x:/opt/conda/y  # a.sh\n+T=1  # a.sh\n"
+    assert comparison(given) == "+PATH=/opt/conda/x:/opt/conda/y:$PATH  # a.sh\n+T=1  # a.sh\n"
 
 
-def test_by_the_bases_own_conda(channel: Channel, tools: Tools, asked: Ask) -> None:
-    request = asked("tool", installer="conda")
+def by_conda(version: str = "4.10.3", conda: str = "/opt/conda") -> Facts:
+    """The facts of a base that has a conda."""
+    return replace(FACTS, conda=conda, conda_version=version)
+
+
+@pytest.mark.parametrize(("version", "sha256"), [("4.10.3", False), ("24.9.0", True)])
+def test_by_the_bases_own_conda(
+    channel: Channel, tools: Tools, asked: Ask, version: str, sha256: bool
+) -> None:
+    request = asked("tool", installer="conda", facts=by_conda(version))
     lock = conda.lock(request, None, tools)
     assert CONDA.prepared(request, lock, tools)
     added = conda_image.contribute(request, lock)
     (run,) = added.steps
     assert isinstance(run, Run)
-    assert any(
-        command.startswith("conda install -y -p /opt/conda --no-deps --offline --file")
-        for command in run.commands
-    )
+    commands = [command.replace("\n", " ") for command in run.commands]
+    assert commands[1:3] == [
+        "conda install -y -p /opt/conda --no-deps --offline "
+        "--file /dev/shm/lading/conda/explicit.txt",
+        "conda clean -a -y",
+    ]
     tool = next(package for package in lock.packages if package.name == "tool")
     at = "conda/packages/lab/linux-64/tool-2.0-0.conda"
     assert at in added.files
-    newer, older = added.files["conda/sha256.txt"], added.files["conda/md5.txt"]
-    assert isinstance(newer, bytes)
-    assert isinstance(older, bytes)
-    assert f"file:///dev/shm/lading/{at}#sha256:{tool.sha256}\n" in newer.decode()
-    assert f"file:///dev/shm/lading/{at}#{tool.md5}\n" in older.decode()
-    assert newer.startswith(b"@EXPLICIT\n")
+    listed = added.files["conda/explicit.txt"]
+    assert isinstance(listed, bytes)
+    assert listed.startswith(b"@EXPLICIT\n")
+    check = f"sha256:{tool.sha256}" if sha256 else tool.md5
+    assert f"file:///dev/shm/lading/{at}#{check}\n" in listed.decode()
 
 
-def test_where_conda_had_packages_from_is_told_by_the_channels_name(
-    channel: Channel, tools: Tools, asked: Ask, tmp_path: Path
-) -> None:
-    request = asked("tool", installer="conda", prefix=str(tmp_path / "prefix"))
-    (run,) = conda_image.contribute(request, conda.lock(request, None, tools)).steps
+def test_where_the_bases_conda_lives(channel: Channel, tools: Tools, asked: Ask) -> None:
+    facts = by_conda(conda="/usr/local/miniconda3")
+    request = asked("libfoo", installer="conda", facts=facts)
+    lock = conda.lock(request, None, tools)
+    assert lock.prefix == "/usr/local/miniconda3"
+    added = conda_image.contribute(request, lock)
+    assert added.env["CONDA_PREFIX"] == "/usr/local/miniconda3"
+    assert added.path == ("/usr/local/miniconda3/bin",)
+
+    other = asked("libfoo", installer="conda", facts=facts, prefix="/opt/other")
+    (run,) = conda_image.contribute(other, conda.lock(other, None, tools)).steps
     assert isinstance(run, Run)
-    at = "file:///dev/shm/lading/conda/packages/pkgs/main/linux-64"
-    meta = tmp_path / "prefix" / "conda-meta"
+    assert run.commands[1].startswith("conda create -y -p /opt/other --no-deps --offline")
+    assert run.commands[-1].startswith("/usr/local/miniconda3/bin/python -B ")
+
+
+@pytest.mark.parametrize("section", [{"installer": "conda"}, {"locker": "conda-export"}])
+def test_a_base_without_conda(asked: Ask, section: dict[str, str]) -> None:
+    with pytest.raises(DeclarationError, match="but the base has no conda"):
+        asked("tool", **section)
+
+
+def test_a_base_whose_conda_is_in_the_way(asked: Ask) -> None:
+    with pytest.raises(DeclarationError, match="own conda is in /opt/conda already"):
+        asked("tool", facts=by_conda())
+    asked("tool", facts=by_conda(), prefix="/opt/packages")
+
+
+def test_a_conda_too_old_for_a_package(channel: Channel, tools: Tools, asked: Ask) -> None:
+    with pytest.raises(LadingError, match=r"conda 4\.6\.14 reads no \.conda packages") as refused:
+        conda.lock(asked("tool", installer="conda", facts=by_conda("4.6.14")), None, tools)
+    assert refused.value.why == "tool-2.0-0.conda"
+    conda.lock(asked("libfoo", installer="conda", facts=by_conda("4.6.14")), None, tools)
+
+
+def test_what_conda_left_is_settled(tmp_path: Path) -> None:
+    folder = "/dev/shm/lading/conda/packages"
+    lent = f"file://{folder}/pkgs/main/linux-64"
+    prefix = tmp_path / "prefix"
+    meta = prefix / "conda-meta"
     meta.mkdir(parents=True)
-    said = {"channel": at, "url": f"{at}/tool-2.0-0.conda", "name": "tool"}
-    (meta / "tool-2.0-0.json").write_text(json.dumps(said, indent=2))
-    (meta / "history").write_text(f"+pkgs/main/linux-64::tool-2.0-0\n# x: ['{at}::tool==2.0=0']\n")
-    command = run.commands[-1].replace("\n", " ")
-    subprocess.run(["sh", "-c", command], check=True)
+    kept = {"source": f"{prefix}/pkgs/tool-2.0-0", "type": 1}
+    said = {"channel": lent, "url": f"{lent}/tool-2.0-0.conda", "link": kept}
+    (prefix / "pkgs/tool-2.0-0/info").mkdir(parents=True)
+    (meta / "tool-2.0-0.json").write_text(json.dumps(said))
+    before = {"channel": "https://x.example/main", "url": "https://x.example/main/linux-64/b.conda"}
+    (meta / "b.json").write_text(json.dumps(before))
+    old = "==> 2021-01-01 00:00:00 <==\n# cmd: constructor\n+b\n"
+    new = f"==> 2026-01-01 10:00:00 <==\n# cmd: conda x\n+{lent[7:]}::tool-2.0-0\n"
+    (meta / "history").write_text(old + new)
+    (prefix / "pkgs/urls.txt").write_text(f"https://x.example/b.conda\n{lent}/tool-2.0-0.conda\n")
+    (prefix / "pkgs/urls").write_text(f"{lent}/tool-2.0-0.conda\n")
+    settled.main(prefix, folder)
     assert json.loads((meta / "tool-2.0-0.json").read_text()) == {
         "channel": "pkgs/main",
         "url": "channel:///pkgs/main/linux-64/tool-2.0-0.conda",
-        "name": "tool",
+        "link": kept,
     }
-    assert "'pkgs/main/linux-64::tool==2.0=0'" in (meta / "history").read_text()
+    assert not (prefix / "pkgs/tool-2.0-0").exists()
+    assert json.loads((meta / "b.json").read_text()) == before
+    assert (meta / "history").read_text() == (
+        f"{old}==> 1980-01-01 00:00:00 <==\n# cmd: lading\n+pkgs/main/linux-64::tool-2.0-0\n"
+    )
+    assert (prefix / "pkgs/urls.txt").read_text() == "https://x.example/b.conda\n"
+    assert not (prefix / "pkgs/urls").exists()
 
 
-@pytest.mark.parametrize(("version", "name"), [("4.10.3", "md5"), ("24.9.0", "sha256")])
-def test_how_old_the_bases_conda_is(
-    channel: Channel, tools: Tools, asked: Ask, tmp_path: Path, version: str, name: str
-) -> None:
-    request = asked("tool", installer="conda")
-    (run,) = conda_image.contribute(request, conda.lock(request, None, tools)).steps
-    assert isinstance(run, Run)
-    (tmp_path / "conda").write_text(f"#!/bin/sh\necho conda {version}\n")
-    (tmp_path / "conda").chmod(0o755)
-    command = run.commands[0].replace("\n", " ") + "; echo $list"
-    environ = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    said = subprocess.run(["sh", "-c", command], env=environ, capture_output=True, text=True)
-    assert said.stdout == f"{name}\n"
+def test_bytecode_that_conda_left_is_made_anew(tmp_path: Path) -> None:
+    short = ".".join(map(str, sys.version_info[:2]))
+    inside = f"lib/python{short}/site-packages/m"
+    package = tmp_path / inside
+    (package / "tests").mkdir(parents=True)
+    names = [f"{inside}/{name}" for name in ("a.py", "bad.py", "tests/t.py")]
+    for name in names:
+        (tmp_path / name).write_text("not not:" if "bad" in name else "x = 1\n")
+    cached = f"__pycache__/a.cpython-{short.replace('.', '')}.pyc"
+    (package / "__pycache__").mkdir()
+    (package / cached).write_bytes(b"stale")
+    (package / "other.py").write_text("")
+    settled.compile_anew(tmp_path, [*names, f"{inside}/{cached}"])
+    assert (package / cached).read_bytes()[4:8] == b"\1\0\0\0"
+    assert [path.name for path in package.rglob("*.pyc")] == [Path(cached).name]
 
 
 def test_digits_alone_stand_in_quotes() -> None:
@@ -802,10 +858,11 @@ def test_digits_alone_stand_in_quotes() -> None:
 def test_the_bases_own_conda_keeps_its_python(channel: Channel, tools: Tools, asked: Ask) -> None:
     for version in ("3.9.5", "3.12.4"):
         channel.package("python", version)
-    own = replace(FACTS, python="/opt/conda/bin/python", python_version="3.9.2")
+    own = replace(by_conda(), python="/opt/conda/bin/python", python_version="3.9.2")
     lock = conda.lock(asked("python", installer="conda", facts=own), None, tools)
     assert versions(lock) == {"python": "3.9.5"}
-    assert versions(conda.lock(asked("python", facts=own), None, tools)) == {"python": "3.12.4"}
+    elsewhere = asked("python", facts=own, prefix="/opt/packages")
+    assert versions(conda.lock(elsewhere, None, tools)) == {"python": "3.12.4"}
 
 
 # -- activation -----------------------------------------------------------------------------

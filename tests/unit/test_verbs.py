@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -526,6 +527,15 @@ os=debian 13
     [
         (LOOKED, replace(FACTS, python="/usr/local/bin/python3")),
         (
+            f"{LOOKED}conda=/opt/conda\nconda_version=4.10.3\n",
+            replace(
+                FACTS,
+                python="/usr/local/bin/python3",
+                conda="/opt/conda",
+                conda_version="4.10.3",
+            ),
+        ),
+        (
             "glibc=2.17\npackage_manager=yum\nos=centos 7\n",
             Facts(glibc="2.17", os="centos 7", package_manager="yum"),
         ),
@@ -544,6 +554,31 @@ def test_the_facts_of_a_base_are_found_by_running_it(
     (call,) = trial.engine.named("run")
     assert call["network"] == "none"
     assert trial.engine.asked == ["pull", "run"]
+
+
+def test_where_a_bases_conda_is_looked_for(tmp_path: Path) -> None:
+    program = tmp_path / "mini/bin/conda"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\necho conda 4.3.16 >&2\n")
+    program.chmod(0o755)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/conda").symlink_to(program)
+
+    def look() -> str:
+        environ = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin"}
+        command = ["/bin/sh", "-c", base_verb.LOOK]
+        return subprocess.run(command, env=environ, capture_output=True, text=True).stdout
+
+    assert "conda=" not in look()  # a program of that name, but no conda
+    (tmp_path / "mini/conda-meta").mkdir()
+    assert f"conda={tmp_path}/mini\nconda_version=4.3.16\n" in look()
+
+
+def test_a_base_without_conda_says_nothing_of_it() -> None:
+    assert "conda" not in json.dumps(FACTS.to_dict())
+    known = replace(FACTS, conda="/opt/conda", conda_version="4.10.3")
+    assert Facts.from_dict(known.to_dict()) == known
+    assert Facts.from_dict(FACTS.to_dict()) == FACTS
 
 
 def test_a_base_that_cannot_be_looked_into(trial: Trial) -> None:

@@ -110,6 +110,41 @@ async def solve(question: Question) -> str:
     return _lock_text(question["subdir"], channels, records, Path(question["folder"]))
 
 
+async def exact(question: Question) -> str:
+    """A LockFile's text of exactly these packages, (name, version, build, channel or nothing)."""
+    import rattler
+    from rattler import exceptions
+
+    channels = {one["name"]: rattler.Channel(one["url"]) for one in question["channels"]}
+    platforms: list[Subdir] = [rattler.Subdir(question["subdir"]), rattler.Subdir("noarch")]
+    wanted = {(name, version, build): ch for name, version, build, ch in question["packages"]}
+    say(f"reading what {', '.join(channels)} say of {len(wanted)} packages")
+    try:
+        found = await _gateway(question).query(
+            list(channels.values()),
+            platforms,
+            sorted({name for name, _, _ in wanted}),
+            recursive=False,
+        )
+    except exceptions.GatewayError as error:
+        raise Refusal("channel", str(error)) from error
+    order = list(channels)
+    chosen: dict[tuple[str, str, str], tuple[int, RepoDataRecord]] = {}
+    for record in (record for records in found for record in records):
+        key = (record.name.normalized, str(record.version), str(record.build))
+        channel = _channel_of(record, channels)
+        if key not in wanted or channel not in order or wanted[key] not in ("", channel):
+            continue
+        rank = order.index(channel)  # the first channel that has it
+        if key not in chosen or rank < chosen[key][0]:
+            chosen[key] = rank, record
+    if lacking := sorted("=".join(key) for key in wanted.keys() - chosen.keys()):
+        raise Refusal("package", f"none of {', '.join(order)} has {', '.join(lacking)}")
+    records = [record for _, record in chosen.values()]
+    await _hashed(records)
+    return _lock_text(question["subdir"], channels, records, Path(question["folder"]))
+
+
 def _gateway(question: Question) -> Gateway:
     import rattler
 
@@ -342,6 +377,7 @@ def _records(lock: LockFile) -> list[RepoDataRecord]:
 TASKS: dict[str, Callable[[Question], Awaitable[Any]]] = {
     "alias": alias,
     "solve": solve,
+    "exact": exact,
     "inspect": inspect,
     "stage": stage,
 }

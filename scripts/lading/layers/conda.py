@@ -22,10 +22,11 @@ from lading.conda.activation import Variable
 from lading.conda.environment import Environment
 from lading.conda.explicit import Package
 from lading.conda.names import declared
+from lading.conda.versions import CONDA_FORMAT, since
 from lading.errors import DeclarationError, EnvironmentProblem, LadingError
 from lading.facts import Facts
 from lading.files import digest_of, write_text
-from lading.layers.conda_section import CondaSection
+from lading.layers.conda_section import LOCKERS, PREFIX, CondaSection
 from lading.layers.kind import Tools
 from lading.locks import Header
 from lading.requirements import normalised
@@ -81,9 +82,9 @@ class Request:
     @property
     def constraints(self) -> tuple[str, ...]:
         """What holds although nobody asks for it: a base's own conda needs the base's Python."""
-        own = self.facts.python.startswith(f"{self.section.prefix}/")
-        if self.section.installer == "conda" and own and self.facts.python_version:
-            return (f"python {'.'.join(self.facts.python_version.split('.')[:2])}.*",)
+        own = self.section.installer == "conda" and self.section.prefix == self.facts.conda
+        if own and self.facts.python.startswith(f"{self.facts.conda}/"):
+            return (f"python={'.'.join(self.facts.python_version.split('.')[:2])}.*",)
         return ()
 
     @property
@@ -119,6 +120,7 @@ class Request:
                 "prefix": self.section.prefix,
                 "as-of": str(self.as_of or ""),
                 "overridden": self.overridden,
+                **({} if self.section.locker == LOCKERS[0] else {"locker": self.section.locker}),
             }
         )
 
@@ -137,6 +139,7 @@ def request(
     `DeclarationError` for what can't be locked.
     """
     where = _where(image, named)
+    section = placed(where, section, facts)
     wanted = read_wanted(root, image, section, named)
     names, urls = environment.channels_of(wanted)
     if not names:
@@ -146,6 +149,11 @@ def request(
         )
     if not wanted.specs:
         raise DeclarationError(f"{where}: {section.file or 'packages'} names no package")
+    if section.locker == "conda-export" and as_of is not None:
+        raise DeclarationError(
+            f"{where}.locker: a trial install is of today, and can't be as of {as_of}",
+            do="leave out `as-of`, or `locker`",
+        )
     return Request(
         image=image,
         section=section,
@@ -162,6 +170,29 @@ def request(
 
 def _where(image: str, named: str) -> str:
     return f"images.{image}.conda" + (f".environments.{named}" if named else "")
+
+
+def placed(here: str, section: CondaSection, facts: Facts) -> CondaSection:
+    """The section with the prefix that it means on a base with these facts.
+
+    Raises `DeclarationError` where the base lacks the conda that is asked for, or has one in the
+    way.
+    """
+    for key, value in (("installer", section.installer), ("locker", section.locker)):
+        if value.startswith("conda") and not facts.conda:
+            raise DeclarationError(
+                f"{here}.{key}: {value}, but the base has no conda",
+                do=f"take a base that has one on its PATH, or leave `{key}` out; if it has one, "
+                "lock the base again: delete its lock in locks/bases",
+            )
+    if section.installer == "conda" and section.prefix == PREFIX:
+        return replace(section, prefix=facts.conda)
+    if section.installer != "conda" and section.prefix == facts.conda:
+        raise DeclarationError(
+            f"{here}: the base's own conda is in {facts.conda} already",
+            do="installer: conda, which installs into it; or another `prefix`, as /opt/packages",
+        )
+    return section
 
 
 def read_wanted(root: Path, image: str, section: CondaSection, named: str = "") -> Environment:
@@ -344,16 +375,22 @@ def lock(asked: Request, old: CondaLock | None, tools: Tools) -> CondaLock:
     `old` are kept where they still fit. Raises `LadingError` with the solver's explanation.
     """
     from lading.conda.channels import Channels
-    from lading.layers import conda_store
+    from lading.layers import conda_store, conda_trial
 
     channels = Channels(environ=tools.environ, named=asked.urls)
     for line in asked.wanted.ignored:
         tools.note(f"  {line}")
-    body = solved(asked, old, channels, tools)
+    exported = None
+    if asked.section.locker == "conda-export":
+        exported = conda_trial.tried(asked, channels, tools)
+        body = conda_trial.solved(asked, exported, channels, tools)
+    else:
+        body = solved(asked, old, channels, tools)
     packages = explicit.locked(body, "conda.lock")
     foreign = [p for p in packages if p.subdir not in (asked.subdir, "noarch")]
     if foreign:
         raise LadingError(f"{foreign[0].file} is for {foreign[0].subdir}, not {asked.subdir}")
+    refuse_unread(asked, packages)
     contents = conda_store.fetched(packages, channels, tools)
     made = CondaLock(
         header=Header(command="", date=locks.today(), inputs=""),
@@ -369,10 +406,27 @@ def lock(asked: Request, old: CondaLock | None, tools: Tools) -> CondaLock:
         },
         texts={"conda.lock": body},
     )
+    if exported is not None:
+        conda_trial.refuse_pip(asked, exported, made.distributions, tools)
     variables: tuple[Variable, ...] = ()
     if not asked.environment:
         variables = conda_store.activated(asked, made, contents, tools)
     return _dressed(asked, old, replace(made, variables=variables))
+
+
+def refuse_unread(asked: Request, packages: Sequence[Package]) -> None:
+    """Raises `LadingError` for packages in a format that the conda that installs does not read."""
+    version = asked.facts.conda_version
+    if asked.section.installer != "conda" or since(version, CONDA_FORMAT):
+        return
+    newer = [package.file for package in packages if package.file.endswith(".conda")]
+    if newer:
+        raise LadingError(
+            f"images.{asked.image}.conda: the base's conda {version} reads no .conda packages",
+            why="\n".join(newer[:10]),
+            do="a base with conda 4.7 or newer, `installer: rattler`, or versions from a time when "
+            "packages were .tar.bz2 (as-of)",
+        )
 
 
 def _dressed(asked: Request, old: CondaLock | None, made: CondaLock) -> CondaLock:

@@ -6,8 +6,11 @@ from __future__ import annotations
 
 import re
 import shlex
+from pathlib import Path
 
-from lading.conda.explicit import BASE, Package
+from lading.conda import settled
+from lading.conda.explicit import Package
+from lading.conda.versions import SHA256, since
 from lading.console import counted
 from lading.layers.conda import TAR, CondaLock, Request
 from lading.steps import Add, Content, Contribution, Derived, Mount, Run, Step, Stored
@@ -19,14 +22,12 @@ COMPILED = (
     "Bytecode, but for the packages' own tests, so that a read-only image starts fast. Files that "
     "no Python can compile are found in many packages."
 )
-SHA256_SINCE = "24.9"
-"""The first conda that takes a sha256 in an explicit file; those before take an md5."""
 
 
 def contribute(asked: Request, lock: CondaLock) -> Contribution:
     """The layer's steps, variables and files."""
     by_conda = asked.section.installer == "conda"
-    files, steps = _by_conda(lock) if by_conda else _as_a_whole(lock)
+    files, steps = _by_conda(asked, lock) if by_conda else _as_a_whole(lock)
     # Against its Python packages of pip's are built; bytecode is of no use there.
     here = [step for step in steps if step.why != COMPILED] if lock.python_version else []
     path = next((v.value for v in lock.variables if v.name == "PATH"), "")
@@ -132,40 +133,35 @@ def _script(lock: CondaLock, name: str, path: str) -> str:
 # -- by the base's own conda ----------------------------------------------------------------
 
 
-def _by_conda(lock: CondaLock) -> tuple[dict[str, Content], list[Step]]:
+def _by_conda(asked: Request, lock: CondaLock) -> tuple[dict[str, Content], list[Step]]:
     at = f"{LENT}/conda"
+    facts = asked.facts
+    sha256 = since(facts.conda_version, SHA256)
     files: dict[str, Content] = {
-        "conda/sha256.txt": _explicit(lock, f"{at}/packages", sha256=True),
-        "conda/md5.txt": _explicit(lock, f"{at}/packages", sha256=False),
+        "conda/explicit.txt": _explicit(lock, f"{at}/packages", sha256=sha256),
+        "conda/settled.py": Path(settled.__file__).read_bytes(),
         **{
             f"{PACKAGES}/{p.channel}/{p.subdir}/{p.file}": Stored(sha256=p.sha256)
             for p in lock.packages
         },
     }
-    newer = f"printf '%s\\n' {SHA256_SINCE} \"$(conda --version 2>&1 | sed 's/[^0-9]*//')\""
+    own = lock.prefix == facts.conda
+    python = f"{lock.prefix if lock.python_version else facts.conda}/bin/python"
     return files, [
         Run(
-            why="By the base's own conda: exactly the locked packages, lent to this one step, with "
-            "no network. It checks their hashes once more; which kind, depends on how old it is.",
+            why=f"By the base's own conda {facts.conda_version}: exactly the locked packages, lent "
+            f"to this one step, with no network. It checks each {'sha256' if sha256 else 'md5'} "
+            "once more. What would differ from build to build is settled behind it.",
             mounts=(Mount(source="conda", target=at),),
             commands=(
-                f"if {newer} |\nsort -V -C; then list=sha256; else list=md5; fi",
-                f"conda install -y -p {lock.prefix} --no-deps --offline --file {at}/$list.txt",
+                f"export HOME={LENT.rpartition('/')[0]}",
+                f"conda {'install' if own else 'create'} -y -p {lock.prefix} --no-deps --offline"
+                f"\n--file {at}/explicit.txt",
                 "conda clean -a -y",
-                _renamed(lock.prefix, f"{at}/packages"),
+                f"{python} -B {at}/settled.py {lock.prefix} {at}/packages",
             ),
         )
     ]
-
-
-def _renamed(prefix: str, folder: str) -> str:
-    """The command that puts channels' names where conda noted the folder that was lent to it."""
-    lent = f"file://{folder}/"
-    return (
-        f"find {prefix}/conda-meta -name '*.json' -exec sed -i\n"
-        f'-e \'s,"channel": "{lent}\\(.*\\)/[^/"]*","channel": "\\1",\'\n'
-        f"-e 's,{lent},{BASE},g' {{}} + &&\nsed -i 's,{lent},,g' {prefix}/conda-meta/history"
-    )
 
 
 def _explicit(lock: CondaLock, folder: str, *, sha256: bool) -> bytes:

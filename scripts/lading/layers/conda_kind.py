@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from lading.conda.activation import Variable
 from lading.console import counted, size
 from lading.errors import DeclarationError
 from lading.facts import Facts
@@ -183,7 +184,12 @@ def comparison(lock: CondaLock) -> str:
     """What activation would set and the image sets instead, for `doit env:NAME` to print."""
     if not lock.variables:
         return "no package sets variables when conda activates\n"
-    return "".join(f"+{v.name}={v.value}  # {v.script}\n" for v in lock.variables)
+
+    def line(variable: Variable) -> str:
+        rest = ":$PATH" if variable.name == "PATH" else ""
+        return f"+{variable.name}={variable.value}{rest}  # {variable.script}\n"
+
+    return "".join(map(line, lock.variables))
 
 
 CONDA = Conda()

@@ -13,6 +13,7 @@ from lading.schema.shapes import Field, Kind, List, Map, Record
 
 PREFIX = "/opt/conda"
 INSTALLERS = ("rattler", "conda")
+LOCKERS = ("rattler", "conda-export")
 PRIORITIES = ("strict", "disabled")
 
 
@@ -30,6 +31,7 @@ class CondaSection:
     packages: tuple[str, ...] = ()
     file: str = ""
     prefix: str = PREFIX
+    locker: str = LOCKERS[0]
     installer: str = INSTALLERS[0]
     channel_priority: str = PRIORITIES[0]
     cuda: str = ""
@@ -114,6 +116,10 @@ _FIRST = Record(
                 expected="a path as /opt/conda: absolute, and neither the system's nor a user's",
             ),
             about=f"where the packages lie in the image; else {PREFIX}",
+        ),
+        "locker": Field(
+            kind=Choice(of=LOCKERS),
+            about="rattler; conda-export: what a trial install by the base's own conda brings",
         ),
         "installer": Field(
             kind=Choice(of=INSTALLERS),

@@ -150,6 +150,9 @@ getconf GNU_LIBC_VERSION 2>/dev/null | sed 's/glibc /glibc=/'
 for p in apt-get dnf yum microdnf zypper apk; do
   command -v $p >/dev/null && echo "package_manager=$p" && break
 done
+conda=$(command -v conda) && conda=$(readlink -f "$conda") && conda=${conda%/*/conda} &&
+  [ -d "$conda/conda-meta" ] && set -- $(conda --version 2>&1) && [ "$1" = conda ] &&
+  echo "conda=$conda" && echo "conda_version=$2"
 [ -r /etc/os-release ] && . /etc/os-release && echo "os=$ID $VERSION_ID"
 exit 0
 """
@@ -172,6 +175,8 @@ def facts_of_image(state: State, reference: str) -> Facts:
         glibc=found.get("glibc", ""),
         os=found.get("os", "").strip(),
         package_manager="apt" if manager == "apt-get" else manager,
+        conda=found.get("conda", ""),
+        conda_version=found.get("conda_version", ""),
     )
 
 
