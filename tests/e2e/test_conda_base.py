@@ -100,6 +100,10 @@ def lines(path: Path) -> list[str]:
     ]
 
 
+ARCHIVES: set[str] = set()
+"""The sha256 of what each engine's build came to."""
+
+
 def test_the_bases_own_conda_installs(lab: Copy) -> None:
     lab.done("archive:installed")
     facts = (lab.root / "locks/bases/miniconda3/linux-amd64/base.yaml").read_text()
@@ -121,6 +125,9 @@ def test_the_bases_own_conda_installs(lab: Copy) -> None:
     # Nothing of the build is left in it.
     assert not [name for name in added if name.startswith(("root", "dev", "opt/conda/pkgs/cache"))]
     assert not [name for name, data in added.items() if b"/dev/shm" in data]
+
+    ARCHIVES.add(json.loads((lab.root / "dist/installed.json").read_text())["sha256"])
+    assert len(ARCHIVES) == 1
 
     said = lab.done("env:installed")
     assert "+TOOL_HOME=/opt/conda/share/tool  # etc/conda/activate.d/tool.sh\n" in said

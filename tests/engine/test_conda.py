@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from lading import context, dockerfile
 from lading.conda.activation import Variable
 from lading.engines import Engine, Mount, RunResult
+from lading.errors import LadingError
 from lading.facts import Facts
 from lading.layers import conda
 from lading.layers.conda import CondaLock, Request
@@ -63,6 +65,7 @@ def channel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Channel]:
             placeholders={"bin/tool": "text"},
             depends=["module"],
         )
+        found.package("loud", "1.0", {"etc/conda/activate.d/loud.sh": "export LOUD='5 $ each'\n"})
         yield found
 
 
@@ -139,3 +142,14 @@ def test_everything_runs_without_activation(
         assert "CACHEDIR.TAG" not in ran("ls", "-a", "/opt/conda")
     finally:
         engine.remove(name)
+
+
+def test_a_value_that_apptainer_would_change_is_refused(tools: Tools, tmp_path: Path) -> None:
+    section = CondaSection(channels=("lab",), packages=("loud",))
+    asked = conda.request(tmp_path, "trial", section, Facts(glibc="2.31"), "linux/amd64", None)
+    with pytest.raises(LadingError, match="would not arrive under Apptainer: LOUD") as refused:
+        CONDA.lock(asked, None, tools)
+    assert "set by etc/conda/activate.d/loud.sh of loud" in refused.value.why
+    # What the image sets itself counts, and nothing is wrong.
+    asked = replace(asked, overridden=("LOUD",))
+    assert CONDA.lock(asked, None, tools).variables == ()
