@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from lading.conda import environment
 from lading.conda.channels import Channel
 from lading.conda.names import URL, last_part
-from lading.conda.versions import NAMED_PRIORITIES, since
+from lading.conda.versions import NAMED_PRIORITIES, OPTIONAL_PINS, since
 from lading.errors import DeclarationError, LadingError
 
 MARK = "==lading: exported=="
@@ -58,7 +58,7 @@ def condarc(
 ) -> str:
     """conda's configuration for the trial: where these channels are; it may hold passwords.
 
-    pinned: what holds if a package comes along (since conda 4.4).
+    pinned: what holds if a package comes along; an old conda is not told, and checked later.
     """
     named = since(version, NAMED_PRIORITIES)
     places = {
@@ -71,7 +71,7 @@ def condarc(
             # conda 4 adds them to those that are given.
             "default_channels": [],
             "channel_priority": priority if named else priority == "strict",
-            "pinned_packages": list(pinned),
+            "pinned_packages": list(pinned) if since(version, OPTIONAL_PINS) else [],
             "show_channel_urls": False,
             "auto_update_conda": False,
         }
