@@ -15,7 +15,7 @@ from types import FrameType
 from lading.errors import LadingError
 from tests.bench import figures, workshop
 from tests.bench.figures import Figure
-from tests.bench.parts import archive, build, change, lock, mpi, noop, sif, verify
+from tests.bench.parts import archive, build, change, conda, lock, mpi, noop, sif, verify
 from tests.bench.workshop import Workshop
 
 Part = Callable[[Workshop], Iterator[Figure]]
@@ -27,10 +27,11 @@ PARTS: dict[str, tuple[str, Part]] = {
     "change": ("one changed line in requirements.in", change.measure),
     "archive": ("the export of doit archive, against", archive.measure),
     "sif": ("from the archive, against", sif.measure),
+    "conda": ("against the lesson's, from one channel; some minutes", conda.measure),
     "mpi": ("MPICH compiled once; many minutes", mpi.measure),
     "verify": ("all of it built three times, one sha256; many minutes", verify.measure),
 }
-LONG = ("mpi", "verify")
+LONG = ("conda", "mpi", "verify")
 """Parts that take many minutes."""
 
 

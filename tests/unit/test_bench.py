@@ -16,7 +16,7 @@ from lading.errors import LadingError
 from lading.locks import Header
 from lading.net.configured import Indexes
 from lading.project import Base, DebianBase, load
-from tests.bench import clock, figures, generated, network
+from tests.bench import clock, condas, figures, generated, network
 from tests.bench.__main__ import LONG, PARTS, arguments
 from tests.bench.clock import Timed
 from tests.bench.figures import Figure, Goal, Samples
@@ -312,3 +312,22 @@ def test_an_unknown_part_is_refused_with_the_names(capsys: pytest.CaptureFixture
         arguments(["nope"])
     assert caught.value.code == 2
     assert "there are lock, build" in capsys.readouterr().err
+
+
+def test_the_synthetic_channel_is_one_that_can_be_solved(tmp_path: Path) -> None:
+    spec = condas.synthetic(tmp_path, 1200)
+    repodata = json.loads((tmp_path / "linux-64" / "repodata.json").read_text())
+    records = repodata["packages.conda"].values()
+    assert len(records) == 1200
+    names = {record["name"] for record in records}
+    assert spec in names
+    needed = {one.split()[0] for record in records for one in record["depends"]} - {"__glibc"}
+    assert needed <= names
+    # Of the last package, some hundred are below.
+    below, todo = {spec}, [spec]
+    while todo:
+        name = todo.pop()
+        found = {o.split()[0] for r in records if r["name"] == name for o in r["depends"]}
+        todo += found - below - {"__glibc"}
+        below |= found - {"__glibc"}
+    assert 20 < len(below) < 200
