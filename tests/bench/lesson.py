@@ -15,6 +15,7 @@ from tests.bench import clock, tools
 from tests.bench.clock import Timed
 from tests.bench.network import LENT, lend
 from tests.bench.workshop import Workshop
+from tests.support.engines import Running
 
 
 def dockerfile(
@@ -55,13 +56,17 @@ class Lesson:
 
     def build(self, kind: str) -> Timed:
         """Builds it with nothing cached, with the host's network, as a process."""
-        running = self._workshop.engine(kind)
-        environ = {**running.environ, "DOCKER_BUILDKIT": "1"}
-        arguments = ["--network", "host", "--no-cache", "--tag", self._name]
-        for name, value in self._settings.items():
-            if name.lower().endswith("_proxy"):
-                arguments += ["--build-arg", f"{name}={value}"]
-        return clock.timed([*builder(kind, running.url), *arguments, self._context], env=environ)
+        return built(self._workshop.engine(kind), self._name, self._context, self._settings)
+
+
+def built(running: Running, name: str, context: Path, settings: Mapping[str, str]) -> Timed:
+    """Builds a context with nothing cached, with the host's network, as a process."""
+    environ = {**running.environ, "DOCKER_BUILDKIT": "1"}
+    arguments = ["--network", "host", "--no-cache", "--tag", name]
+    for variable, value in settings.items():
+        if variable.lower().endswith("_proxy"):
+            arguments += ["--build-arg", f"{variable}={value}"]
+    return clock.timed([*builder(running.kind, running.url), *arguments, context], env=environ)
 
 
 def builder(kind: str, url: str) -> list[str | Path]:

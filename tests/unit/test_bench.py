@@ -16,11 +16,12 @@ from lading.errors import LadingError
 from lading.locks import Header
 from lading.net.configured import Indexes
 from lading.project import Base, DebianBase, load
-from tests.bench import clock, condas, figures, generated, network
+from tests.bench import clock, condas, figures, generated, lesson_mpi, network
 from tests.bench.__main__ import LONG, PARTS, arguments
 from tests.bench.clock import Timed
 from tests.bench.figures import Figure, Goal, Samples
 from tests.bench.lesson import dockerfile
+from tests.bench.parts import mpi
 from tests.bench.parts.build import was_cached
 from tests.bench.parts.lock import hashing
 from tests.bench.wire import counting, requests_in
@@ -248,6 +249,35 @@ def test_the_lessons_dockerfile_keeps_neither_pip_nor_settings() -> None:
     assert "python3 -m pip install --no-cache-dir -r /requirements.in" in text
     assert "secret" not in text
     assert "ENV" not in text
+
+
+def test_the_lessons_dockerfile_for_mpi_keeps_no_settings() -> None:
+    env = {
+        "PIP_CONFIG_FILE": "/x/pip.conf",
+        "SSL_CERT_FILE": "/x/ca.pem",
+        "HTTPS_PROXY": "http://user:secret@proxy.example",
+    }
+    text = lesson_mpi.dockerfile("localhost/base:1", "4.0.2", "requirements.in", env)
+    assert text.startswith("FROM localhost/base:1\n")
+    assert "secret" not in text
+    assert "ENV" not in text
+    steps = text.split("RUN ")[1:]
+    assert [network.LENT in step for step in steps] == [True, True, True]
+    assert "./configure ${MPICH_CONFIGURE_OPTIONS}" in steps[1]
+    assert "--enable-fast=all,O3" in text
+    assert "PIP_CONSTRAINT=/constraints.txt" in steps[2]
+    assert 'CAInfo "/x/ca.pem"' in lesson_mpi.apt_conf(env)
+    assert "CAInfo" not in lesson_mpi.apt_conf({})
+
+
+def test_compiled_sources_are_counted() -> None:
+    said = (
+        "build      source:mpich@debian-11  530.1 s · 30 MB\n"
+        "  build mpich 4.0.2 on debian-11: step 9/12 after 57.6 s: make\n"
+        "build      mpi4py  7.6 s · 143 MB\n"
+    )
+    assert mpi.compiled(said) == ["mpich@debian-11"]
+    assert mpi.compiled("build      mpi4py  7.6 s · 143 MB\n") == []
 
 
 def test_files_that_pip_compile_had_to_hash_are_counted() -> None:

@@ -214,7 +214,7 @@ def _files(
     ]
     return {
         "resolve.sh": SCRIPT,
-        "apt.conf": CONFIGURATION + _proxies(),
+        "apt.conf": CONFIGURATION + proxies(),
         "suite": base.suite,
         "sources.list": "".join(lines),
         "preferences": preferences(old),
@@ -222,7 +222,7 @@ def _files(
     }
 
 
-def _proxies() -> str:
+def proxies() -> str:
     """The proxies that this machine's own apt is told to use, in apt's own form."""
     import shutil
 
