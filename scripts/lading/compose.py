@@ -5,7 +5,7 @@ Nothing here asks a network or an engine: what comes out follows from committed 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -17,10 +17,22 @@ from lading.layers.base import BaseLock
 from lading.layers.kind import AnyKind, Lock, Request
 from lading.layers.source_image import LAST, Compiled
 from lading.locks import Header
-from lading.parts import Start
+from lading.parts import Part, Start
 from lading.plan import Plan
 from lading.project import Image, Project
-from lading.steps import Arg, Cmd, Content, Contribution, Copy, Env, Label, Run, Stage, Step
+from lading.steps import (
+    Arg,
+    Cmd,
+    Content,
+    Contribution,
+    Copy,
+    Env,
+    Label,
+    Run,
+    Stage,
+    Step,
+    Stored,
+)
 from lading.store import Artifact
 
 SHARE = "/usr/share/lading"
@@ -55,11 +67,6 @@ class Locked:
         return texts
 
     @cached_property
-    def artifacts(self) -> tuple[Artifact, ...]:
-        """All that the layers' locks name; the base is made by itself."""
-        return tuple(artifact for layer in self.layers for artifact in layer.lock.artifacts)
-
-    @cached_property
     def header(self) -> Header:
         """The header with the latest date: nothing in the image is younger."""
         headers = [self.base.header, *(layer.lock.header for layer in self.layers)]
@@ -76,6 +83,23 @@ def name(project: Project, image: Image, locked: Locked) -> str:
     """What the image is called: [REGISTRY/]NAME:VERSION."""
     registry = f"{project.registry.rstrip('/')}/" if project.registry else ""
     return f"{registry}{image.name}:{version(image, locked)}"
+
+
+def artifacts(locked: Locked, plan: Plan) -> tuple[Artifact, ...]:
+    """What has to be fetched to make an image and its parts; the base and its sources are made
+    by themselves.
+    """
+    used = set(_stored(plan.files, plan.parts))
+    return tuple(
+        artifact for layer in locked.layers for artifact in layer.kind.artifacts(layer.lock, used)
+    )
+
+
+def _stored(files: Mapping[str, Content], parts: Iterable[Part]) -> Iterator[str]:
+    """The sha256 of what goes into contexts as it lies in the store."""
+    yield from (content.sha256 for content in files.values() if isinstance(content, Stored))
+    for part in parts:
+        yield from _stored(part.plan.files, part.parts)
 
 
 def plan(project: Project, image: Image, locked: Locked) -> Plan:
@@ -161,18 +185,24 @@ def _mpi(image: Image, locked: Locked) -> Contribution:
     if not image.mpi:
         return Contribution()
     from lading.layers import mpi_image, pip, pip_image
-    from lading.layers.pip import PipLock
 
-    pins: dict[str, str] = {}
     home = pip_image.VENV
     for layer in locked.layers:
-        if isinstance(layer.lock, PipLock) and isinstance(layer.request, pip.Request):
-            pins = {pin.name: pin.version for pin in layer.lock.pins}
+        if isinstance(layer.request, pip.Request):
             home = pip_image.home(layer.request)
+    found = pins(locked)
     return Contribution(
-        env=mpi_image.environment(image.mpi, pins, home),
-        steps=mpi_image.steps(image.mpi, pins, home),
+        env=mpi_image.environment(image.mpi, found, home),
+        steps=mpi_image.steps(image.mpi, found, home),
     )
+
+
+def pins(locked: Locked) -> Mapping[str, str]:
+    """The image's Python packages that pip's lock names: name to version."""
+    from lading.layers.pip import PipLock
+
+    found = (layer.lock for layer in locked.layers if isinstance(layer.lock, PipLock))
+    return {pin.name: pin.version for lock in found for pin in lock.pins}
 
 
 def _environment(image: Image, added: Contribution, mpi: Contribution) -> Env:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from lading.parts import Part
 
 KEY_LABEL = "lading.key"
+AGAIN = "localhost/lading/verify/"
+"""What the names of images begin with that were built again to be compared, and are none."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,9 +26,9 @@ from lading.layers.source import SourceLock
 from lading.layers.source_image import Compiled
 from lading.layers.source_section import SourceBuild
 from lading.parts import Start
-from lading.plan import KEY_LABEL, Plan
+from lading.plan import AGAIN, KEY_LABEL, Plan
 from lading.project import Base, Image, Project
-from lading.store import Store
+from lading.store import Artifact, Store
 
 if TYPE_CHECKING:
     from lading.engines import Engine
@@ -112,8 +112,11 @@ class State:
             engine.close()
 
     def images_by_key(self) -> Mapping[str, str]:
-        """The image IDs that the engine has, by key: one listing a run."""
-        return self.once(("images",), lambda: self.engine.images(KEY_LABEL))
+        """The image IDs that the engine has, by key: one listing a run.
+
+        Without those that a comparison was about to look at when it was killed.
+        """
+        return self.once(("images",), lambda: self.engine.images(KEY_LABEL, apart=AGAIN))
 
     def in_engine(self, image: Image) -> bool:
         """Whether the engine has the image with today's key; no engine has none."""
@@ -286,6 +289,13 @@ class State:
             lambda: compose.plan(self.project, image, self.all_locked(image)),
         )
 
+    def artifacts(self, image: Image) -> tuple[Artifact, ...]:
+        """What has to be fetched to make the image. Raises `LadingError` while it is not locked."""
+        return self.once(
+            ("artifacts", image.name),
+            lambda: compose.artifacts(self.all_locked(image), self.plan(image)),
+        )
+
     def key(self, image: Image) -> str | None:
         """The image's key; None while it is not locked."""
 
@@ -305,7 +315,7 @@ class State:
     def locks_changed(self) -> None:
         """To be called when a lock was written: what follows from locks is worked out anew."""
         self.forget("base", "layer", "request", "locked", "plan", "key", "located", "archived")
-        self.forget("source", "source-tools", "compiled")
+        self.forget("artifacts", "source", "source-tools", "compiled")
 
     # -- where things lie -------------------------------------------------------------------
 

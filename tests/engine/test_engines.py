@@ -181,6 +181,12 @@ def test_images_lists_by_label_the_newest_of_each(engine: Engine, base: str, con
         )
     assert engine.images("org.example.key") == ids
     assert engine.images("org.example.none") == {}
+    # One name is enough for an image to count; without a name it counts.
+    apart = "localhost/lading/test-one"
+    assert engine.images("org.example.key", apart=apart) == {"two": ids["two"]}
+    engine.tag(ids["one"], "localhost/lading/test-three:1")
+    assert engine.images("org.example.key", apart=apart) == ids
+    engine.remove("localhost/lading/test-three:1")
 
 
 def test_tag_and_remove(engine: Engine, base: str, context: Path) -> None:

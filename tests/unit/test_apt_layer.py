@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lading import dockerfile, locks, project
+from lading import dockerfile, locks, plan, project
+from lading.compose import Layer, Locked, artifacts
 from lading.debian import Deb
 from lading.errors import DeclarationError, EnvironmentProblem, LadingError
 from lading.facts import Facts
@@ -27,6 +28,7 @@ from lading.layers.kind import Subject, Tools
 from lading.layers.pip import PipLock
 from lading.layers.pip_section import PipSection
 from lading.locks import Header
+from lading.parts import Start
 from lading.project import Base, Image, Project
 from lading.requirements import Pin
 from lading.steps import Stage, Stored
@@ -491,3 +493,18 @@ def test_the_scripts_are_plain_sh(script: str, tmp_path: Path) -> None:
     path.write_text(script)
     subprocess.run(["sh", "-n", str(path)], check=True)
     assert "\\n'" in script  # no escape was lost on the way through Python
+
+
+def test_what_is_built_with_is_fetched_only_where_something_is_built(tmp_path: Path) -> None:
+    lock = made({"build": (MAKE, GOMP), "run": (GOMP,)})
+    start = Start(reference="b:1", platform="linux/amd64", root=tmp_path, epoch=1)
+    request = Request(
+        image="mpi", section=AptSection(build=("make",)), base=BASE, platform="linux/amd64"
+    )
+    locked = Locked(base=BASE, layers=(Layer(kind=APT, request=request, lock=lock),))
+    added = apt_image.contribute(lock)
+    alone = plan.make("mpi", "An image.", (), added.files)
+    assert [one.name for one in artifacts(locked, alone)] == [GOMP.file]
+    part = start.with_tools(added).part("wheel", "a wheel", (), {}, "It is built.")
+    with_part = plan.make("mpi", "An image.", (), added.files, (part,))
+    assert {one.name for one in artifacts(locked, with_part)} == {GOMP.file, MAKE.file}

@@ -137,6 +137,22 @@ def test_an_image_is_built_and_opened(trial: Trial, capsys: Said) -> None:
     assert trial.engine.closed
 
 
+def test_a_lock_that_is_not_current_is_said(trial: Trial, capsys: Said) -> None:
+    assert trial.doit("shell", "one") == 0
+    assert "not current" not in capsys.readouterr().err
+    before = trial.key("one")
+    (trial.root / "recipes/one.in").write_text("a<2\n")
+    lock = trial.state().lock_folder(trial.image("one")) / "requirements.txt"
+    text = lock.read_text()
+    assert trial.doit("shell", "one") == 0
+    said = capsys.readouterr().err
+    assert "the lock of one is not current: the requirements, " in said
+    assert "-> this is as it is locked; `doit lock:one` makes the lock anew" in said
+    assert lock.read_text() == text
+    assert trial.key("one") != before or trial.holds("one")
+    assert len(trial.engine.named("interact")) == 1
+
+
 def test_the_project_is_free_while_the_shell_is_open(
     trial: Trial, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -341,7 +341,7 @@ def test_autotools(tree: Path) -> None:
     assert files["source/patches/1"] == b"two\n"
     assert files["sources/hwloc.tar"] == Derived(key=hwloc.part.key, name="product.tar")
     assert made.part.parts == (hwloc.part,)
-    assert sorted(made.texts) == ["mpich-apt.yaml", "mpich.yaml"]
+    assert sorted(made.texts) == ["apt/mpich.yaml", "mpich.yaml"], "one may be called mpich-apt"
 
 
 def test_cmake(tree: Path) -> None:
@@ -1082,3 +1082,21 @@ def test_what_a_needed_source_needs_is_there_to_build_with(trial: Trial) -> None
     assert built(trial) == ["part/deep-slim", *COMPILED]
     (part,) = (trial.root / "build/parts").glob("tool-slim-*/context")
     assert {path.name for path in (part / "sources").iterdir()} == {"deep.tar", "lib.tar"}
+
+
+def test_packages_that_a_source_needs_are_named_as_the_sources(trial: Trial, capsys: Said) -> None:
+    """The image has no `apt:` that could be mended; its base has no apt, either."""
+    for lock in (trial.root / "locks/bases").rglob("base.yaml"):
+        text = lock.read_text()
+        assert 'package_manager: "apt"' in text
+        lock.write_text(text.replace('package_manager: "apt"', 'package_manager: ""'))
+    edit(trial, "  lib: {", "  lib: {apt: {run: [libgomp1]}, ")
+    assert trial.doit("lock:one") == 3
+    said = capsys.readouterr().out
+    assert "sources.lib.apt.run: apt layers are for Debian" in said
+    assert "images.one.apt" not in said
+    edit(trial, "one: {", "one: {apt: [libgomp1], ")
+    assert trial.doit("lock:one") == 3
+    said = capsys.readouterr().out
+    assert "images.one.apt: apt layers are for Debian" in said
+    assert "sources.lib" not in said

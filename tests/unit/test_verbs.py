@@ -20,9 +20,10 @@ from lading.errors import EnvironmentProblem, LadingError
 from lading.facts import Facts
 from lading.layers import base as bases
 from lading.layers.pip_kind import PIP, moved
+from lading.plan import AGAIN, KEY_LABEL
 from lading.project import load
 from lading.requirements import Pin
-from lading.store import Artifact
+from lading.store import Artifact, Store
 from lading.verbs import base as base_verb
 from lading.verbs import lock as lock_verb
 from tests.support.index import Index, only_loopback
@@ -676,3 +677,35 @@ def test_other_bytes_of_the_same_key_are_tested_before_they_are_archived(made: T
     made.engine.results = [RunResult(code=0, output="")]
     assert made.doit("archive:one") == 0
     assert (made.root / "dist/one.tar").exists()
+
+
+def test_what_stands_in_for_a_hosts_mpi_is_fetched_with_the_rest(
+    trial: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once it is fetched, an image can be built and checked without the network."""
+    from lading.checks.mpi import host
+
+    fetched: list[str] = []
+
+    def fetch(pin: Pin, flavour: str, platform: str, store: Store, *_: object) -> None:
+        fetched.append(pin.version)
+        store.derived(pin.artifact.sha256, host.LAYOUT, lambda folder: folder.mkdir())
+
+    monkeypatch.setattr(host, "fetched", fetch)
+    text = (trial.root / "project.yaml").read_text()
+    (trial.root / "project.yaml").write_text(text.replace("    pip:", "    mpi: mpich\n    pip:"))
+    assert trial.doit("build:one") == 0
+    assert fetched == [], "nobody wants it checked"
+    assert trial.doit("fetch:one") == 0
+    newest = next(pin.version for pin in host.locked() if pin.name == "mpich")
+    assert fetched == [newest]
+    assert trial.doit("fetch:one") == 0
+    assert fetched == [newest], "it is there"
+
+
+def test_what_a_killed_comparison_left_is_not_the_image(trial: Trial) -> None:
+    trial.engine.hold(f"{AGAIN}two:{trial.key('two')[:16]}", {KEY_LABEL: trial.key("two")})
+    assert trial.doit("build:two") == 0
+    assert len(trial.engine.named("build")) == 1
+    assert trial.doit("build:two") == 0
+    assert trial.engine.named("build") == []

@@ -60,9 +60,13 @@ class RecordingEngine:
         by_id = (info for info in self.held.values() if info.id == ref)
         return self.held.get(ref) or next(by_id, None)
 
-    def images(self, label: str) -> Mapping[str, str]:
+    def images(self, label: str, *, apart: str = "") -> Mapping[str, str]:
         self._record("images", label=label)
-        return {info.labels[label]: info.id for info in self.held.values() if label in info.labels}
+        return {
+            info.labels[label]: info.id
+            for name, info in self.held.items()
+            if label in info.labels and not (apart and name.startswith(apart))
+        }
 
     def inspect(self, ref: str) -> ImageInfo | None:
         self._record("inspect", ref=ref)

@@ -70,8 +70,11 @@ class Engine(Protocol):
     where: str
     """Where it answers, in words for people."""
 
-    def images(self, label: str) -> Mapping[str, str]:
-        """All images that carry `label`: its value to the image's id. Asks the engine once."""
+    def images(self, label: str, *, apart: str = "") -> Mapping[str, str]:
+        """All images that carry `label`: its value to the image's id. Asks the engine once.
+
+        With `apart`, those are left out whose names all begin with it.
+        """
         ...
 
     def inspect(self, ref: str) -> ImageInfo | None:

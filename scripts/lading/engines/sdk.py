@@ -80,12 +80,15 @@ class SdkEngine:
         self._ended = ended
         self._containers: set[str] = set()
 
-    def images(self, label: str) -> Mapping[str, str]:
+    def images(self, label: str, *, apart: str = "") -> Mapping[str, str]:
         with engine_errors(self.where, "listing images"):
             listed = self._api.images(filters={"label": label})
         found: dict[str, str] = {}
         # the newest of one value wins, and one with a name over one without
         for image in sorted(listed, key=lambda each: (bool(_names(each)), each["Created"])):
+            names = _names(image)
+            if apart and names and all(name.startswith(apart) for name in names):
+                continue
             found[(image.get("Labels") or {}).get(label, "")] = _id(image)
         return found
 

@@ -51,7 +51,9 @@ class AptLock:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """Everything an apt lock is made from. `implied`: what is needed to build, and not said."""
+    """Everything an apt lock is made from. `implied`: what is needed to build, and not said.
+    `declared`: where in project.yaml the packages stand.
+    """
 
     image: str
     section: AptSection
@@ -59,6 +61,7 @@ class Request:
     platform: str
     implied: tuple[str, ...] = ()
     as_of: date | None = field(default=None, compare=False)
+    declared: tuple[str, ...] = ()
 
     @property
     def sets(self) -> dict[str, tuple[str, ...]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,6 +39,7 @@ class Apt(Kind[Request, AptLock]):
             platform=subject.project.platform,
             implied=implied(subject),
             as_of=subject.image.as_of,
+            declared=declared(subject.image, subject.project),
         )
 
     def read(self, folder: Path) -> AptLock | None:
@@ -57,7 +58,7 @@ class Apt(Kind[Request, AptLock]):
             request.base,
             tools,
             old=old.debs if old else (),
-            what=f"images.{request.image}.apt",
+            what=", ".join(request.declared),
         )
         if found.unpinned:
             tools.note(
@@ -85,6 +86,10 @@ class Apt(Kind[Request, AptLock]):
         debs = [deb for deb in lock.debs if deb.sha256 in wanted]
         return debian.locate(debs, apt_resolve.mirrors_of(request.base, tools))
 
+    def artifacts(self, lock: AptLock, used: Container[str]) -> Sequence[Artifact]:
+        """Packages to build with only where something is built with them."""
+        return [one for one in lock.artifacts if one.sha256 in used]
+
     def contribute(self, request: Request, lock: AptLock, start: Start) -> Contribution:
         return apt_image.contribute(lock)
 
@@ -108,6 +113,17 @@ def section_of(image: Image, project: Project) -> AptSection:
         if package not in declared.run
     ]
     return replace(declared, run=(*declared.run, *dict.fromkeys(needed)))
+
+
+def declared(image: Image, project: Project) -> tuple[str, ...]:
+    """Where the packages of an image are declared: with it, and with its sources."""
+    own = (f"images.{image.name}.apt",) if image.apt is not None else ()
+    known = set(image.apt.run) if image.apt is not None else set()
+    return own + tuple(
+        f"sources.{source.name}.apt.run"
+        for source in in_order(image.source, project.sources)
+        if not known.issuperset(source.apt.run)
+    )
 
 
 def implied(subject: Subject) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ of its own in the image's folder of locks.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -138,6 +138,13 @@ class Kind(ABC, Generic[R, L]):
     @abstractmethod
     def summary(self, request: R, lock: L) -> str:
         """What was locked, for the console: "7 packages, 45 MB"."""
+
+    def artifacts(self, lock: L, used: Container[str]) -> Sequence[Artifact]:
+        """What has to be fetched to make the image; `used` are the sha256 of what goes into
+        contexts as it lies in the store: the image's, and those of its parts.
+        """
+        found: Sequence[Artifact] = lock.artifacts
+        return found
 
     def prepared(self, request: R, lock: L, tools: Tools) -> bool:
         """Whether all is there that lading itself makes of the lock's artifacts."""

@@ -153,7 +153,8 @@ def compiled(
     texts = {f"{source.name}.yaml": lock.text}
     headers = [lock.header]
     if tools is not None:
-        texts[f"{source.name}-apt.yaml"] = tools.text
+        # In a folder: beside them it could be the lock of a source of that name.
+        texts[f"apt/{source.name}.yaml"] = tools.text
         headers.append(tools.header)
     return Compiled(
         source=source,

@@ -61,8 +61,7 @@ def build(state: State, image: Image) -> str:
 
 def _refuse_damaged(state: State, image: Image, failed: engines.BuildFailed) -> None:
     """Raises `LadingError` if the build had files that are no longer what the store took in."""
-    locked = state.all_locked(image)
-    damaged = [one.name for one in locked.artifacts if not state.store.verify(one)]
+    damaged = [one.name for one in state.artifacts(image) if not state.store.verify(one)]
     if damaged:
         shutil.rmtree(state.context(image), ignore_errors=True)
         raise LadingError(
@@ -74,9 +73,8 @@ def _refuse_damaged(state: State, image: Image, failed: engines.BuildFailed) -> 
 
 def fetch_needed(state: State, image: Image) -> None:
     """The artifacts and the context are there, also where the tasks before had no reason."""
-    locked = state.all_locked(image)
-    if state.store.lacking(locked.artifacts):
-        fetch_verb.make(state, image)
+    if state.store.lacking(state.artifacts(image)):
+        fetch_verb.everything(state, image)
     dockerfile_verb.ensure(state, image)
 
 

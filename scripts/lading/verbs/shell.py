@@ -18,7 +18,9 @@ from lading.plan import Plan
 from lading.project import Image
 from lading.state import State
 from lading.steps import Arg, Run, Stage
+from lading.verbs import base as base_verb
 from lading.verbs import build as build_verb
+from lading.verbs import lock as lock_verb
 from lading.verbs import part as part_verb
 from lading.verbs import source as source_verb
 
@@ -58,6 +60,12 @@ def opened(state: State, name: str) -> Place:
     if not kind:
         return _in_image(state, state.project.images[name])
     one = _source(state, rest)
+    if state.compiled_on(one.source, one.base) is not None:
+        _tell_if_stale(
+            state,
+            (f"base:{one.base.name}", base_verb.lock_reason(state, one.base)),
+            (f"source:{one.source.name}", source_verb.reason(state, one.source, [one.base])),
+        )
     try:
         source_verb.ensure(state, one.source, one.base)
     except BuildFailed as failed:
@@ -83,7 +91,30 @@ def _source(state: State, rest: str) -> source_verb.OnBase:
     return found[0]
 
 
+def _tell_if_stale(state: State, *locks: tuple[str, str]) -> None:
+    """Says of locks, each with why it is not current, that what is opened is made from them as
+    they are: a shell changes no lock.
+    """
+    for name, why in locks:
+        if why:
+            state.console.note(
+                f"the lock of {name} is not current: {why}\n"
+                f"  -> this is as it is locked; `doit lock:{name}` makes the lock anew"
+            )
+
+
 def _in_image(state: State, image: Image) -> Place:
+    state.all_locked(image)
+    base = state.base_of(image)
+    _tell_if_stale(
+        state,
+        (f"base:{base.name}", base_verb.lock_reason(state, base)),
+        *(
+            (f"source:{source.name}", source_verb.reason(state, source, [base]))
+            for source in state.sources_of(image)
+        ),
+        (image.name, lock_verb.reason(state, image)),
+    )
     try:
         return Place(image=build_verb.ensure(state, image))
     except BuildFailed as failed:

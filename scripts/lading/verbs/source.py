@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lading import debian, net
@@ -67,14 +67,16 @@ def lock_current(state: State, source: SourceBuild) -> bool:
     return reason(state, source) == ""
 
 
-def reason(state: State, source: SourceBuild) -> str:
-    """Why the source has to be locked again; empty if it has not."""
+def reason(state: State, source: SourceBuild, on: Sequence[Base] = ()) -> str:
+    """Why the source has to be locked again, for the bases of this run or for others; empty if it
+    has not.
+    """
     lock = state.source_lock(source)
     if lock is None:
         return "there is none yet"
     if lock.header.inputs != sources.inputs(source):
         return "its declaration has changed"
-    for base in bases_of(state, source):
+    for base in on or bases_of(state, source):
         why = _tools_reason(state, source, base)
         if why:
             return f"on {base.name}: {why}"

@@ -12,6 +12,7 @@ from lading.console import counted
 from lading.errors import LadingError
 from lading.files import sha256_of
 from lading.parts import PRODUCT, Part
+from lading.plan import AGAIN
 from lading.project import Image
 from lading.state import State
 from lading.store import Store
@@ -101,7 +102,10 @@ def _image(state: State, image: Image, folder: Path) -> str:
     key = state.key(image)
     assert key is not None
     dockerfile_verb.ensure(state, image)
-    again, name = folder / f"{image.name}.tar", f"localhost/lading/verify/{image.name}:{key[:16]}"
+    again, name = folder / f"{image.name}.tar", f"{AGAIN}{image.name}:{key[:16]}"
+    # What a comparison left that was killed would lose its name to this one, and be taken for the
+    # image itself.
+    state.engine.remove(name)
     try:
         building.build(
             state,

@@ -507,3 +507,31 @@ def test_what_is_not_of_wheels_needs_less() -> None:
     assert mpi_image.steps("mpich", {"mpi4py": "3.1.3"}, "/opt/venv") == ()
     assert mpi_image.steps("openmpi", {"mpich": "5.0.2"}, "/opt/venv") == ()
     assert mpi_image.environment("mpich", {"numpy": "2"}, "/opt/venv") == {}
+
+
+def test_the_stand_in_is_expected_by_what_is_known_before(tmp_path: Path) -> None:
+    newest = next(pin for pin in locked() if pin.name == "mpich")
+    expected = host.expected("mpich", PLATFORM, {"4.0.2", ""}, "2.31")
+    assert expected is not None
+    assert expected.version == newest.version
+    other = host.expected("mpich", PLATFORM, {newest.version}, "2.31")
+    assert other is not None
+    assert other.version != newest.version
+    assert host.expected("mpich", PLATFORM, set(), "2.17") is None
+
+
+def test_one_that_is_unpacked_is_not_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "store")
+    pin = next(pin for pin in locked() if pin.name == "mpich")
+    assert not host.there(pin, store)
+    store.derived(pin.artifact.sha256, host.LAYOUT, lambda folder: folder.mkdir())
+    assert host.there(pin, store)
+
+    def asked(*_: object, **__: object) -> None:
+        raise AssertionError("the index was asked")
+
+    monkeypatch.setattr(uv, "locate", asked)
+    found = host.fetched(pin, "mpich", PLATFORM, store, {})
+    assert found.folder == store.made(pin.artifact.sha256, host.LAYOUT)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -129,6 +129,20 @@ def choose(
     return loaded[0]
 
 
+def expected(flavour: str, platform: str, own: Container[str], glibc: str) -> Pin | None:
+    """The one that an image will get whose MPI has one of these versions, by all that is known of
+    it before it runs; None where there is none.
+    """
+    same = next((pin.version for pin in locked() if pin.name == flavour and pin.version in own), "")
+    pin = choose(locked(), flavour, platform, same, glibc)
+    return None if isinstance(pin, NoHost) else pin
+
+
+def there(pin: Pin, store: Store) -> bool:
+    """Whether the store has it, as a wheel or unpacked."""
+    return store.has_derived(pin.artifact.sha256, LAYOUT) or store.has(pin.artifact)
+
+
 def needed(pin: Pin) -> str:
     """The glibc that a wheel needs, by its tag (PEP 600): "2.28"."""
     found = re.search(r"manylinux_(\d+)_(\d+)_", pin.artifact.name)
@@ -157,7 +171,8 @@ def fetched(
         target = uv.Target(python_version="3.12", glibc=needed(pin), platform=platform)
         return uv.sources_of(uv.locate([pin], target, environment=net.uv_environment(environ)))
 
-    store.fetch([pin.artifact], sources, advance, environ=environ)
+    if not there(pin, store):
+        store.fetch([pin.artifact], sources, advance, environ=environ)
     wheel = store.path(pin.artifact.sha256)
     return HostMpi(
         flavour=flavour,
