@@ -1,7 +1,7 @@
-"""Images with an MPI, put together from this machine's Python and from wheels, without a build.
+"""An image with an MPI, put together from this machine's Python and from wheels, without a build.
 
-One layer is shared: Python, a shell and a few tools, MPICH's wheel in a virtual environment, which
-the loader knows. A second, small one holds mpi4py, as it is or broken in a known way.
+Python, a shell and a few tools, MPICH's wheel in a virtual environment, which the loader knows;
+and mpi4py.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import sysconfig
 import tarfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,9 +115,6 @@ def base_layer(folder: Path, mpi: host.HostMpi) -> Path:
     for library in _libraries(mpi.library):
         if not library.is_relative_to(mpi.folder):
             _copy(root, library, str(library).lstrip("/"))
-    for name in ("libmpich.so.12", "libwhole.so.1"):
-        shutil.copy(mpi.library, venv / "lib" / name)
-        _patchelf(venv / "lib" / name, "--set-soname", name)
     (root / "etc/ld.so.conf").write_text(f"/{VENV}/lib\n")
     ldconfig = shutil.which("ldconfig", path="/usr/sbin:/sbin")
     assert ldconfig is not None
@@ -166,10 +163,6 @@ def _copy(root: Path, source: Path, name: str) -> None:
         shutil.copy(source, target)
 
 
-def _patchelf(path: Path, *options: str) -> None:
-    subprocess.run(["patchelf", *options, path], check=True)
-
-
 def _tar(root: Path, path: Path) -> Path:
     def readable(info: tarfile.TarInfo) -> tarfile.TarInfo:
         info.uid = info.gid = 0
@@ -184,46 +177,15 @@ def _tar(root: Path, path: Path) -> Path:
     return path
 
 
-def _debians(module: Path) -> None:
-    _patchelf(module, "--replace-needed", "libmpi.so.12", "libmpich.so.12")
-
-
-def _whole(module: Path) -> None:
-    # As the loader sees it: a module that asks nobody for libmpi.so.12 and has MPI all the same.
-    _patchelf(module, "--replace-needed", "libmpi.so.12", "libwhole.so.1")
-
-
-def _rpath(module: Path) -> None:
-    _patchelf(module, "--force-rpath", "--set-rpath", f"/{VENV}/lib")
-
-
-def _nothing(module: Path) -> None:
-    pass
-
-
-KINDS: Mapping[str, tuple[Callable[[Path], None], bool]] = {
-    "well": (_nothing, True),
-    "rpath": (_rpath, True),
-    "static": (_whole, True),
-    "debian": (_debians, True),
-    "by-path": (_nothing, False),
-}
-"""What is done to mpi4py's module, and whether the image says MPI4PY_MPIABI."""
-
-
-def made(kind: str, folder: Path, base: Path, wheel: Path) -> Made:
-    """The image of one kind."""
-    change, told = KINDS[kind]
+def made(folder: Path, base: Path, wheel: Path) -> Made:
+    """The image."""
     name = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    root = folder / kind
+    root = folder / "mpi4py"
     packages = root / VENV / "lib" / name / "site-packages"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(packages)
-    for module in packages.glob("mpi4py/MPI.mpich.*.so"):
-        change(module)
-    env = {"PATH": f"/{VENV}/bin:/usr/bin", **({"MPI4PY_MPIABI": "mpich"} if told else {})}
     return Made(
-        name=f"{images.BASE.rpartition('/')[0]}/test-mpi-{kind}:1",
-        layers=(base, _tar(root, folder / f"{kind}.tar")),
-        env=env,
+        name=f"{images.BASE.rpartition('/')[0]}/test-mpi:1",
+        layers=(base, _tar(root, folder / "mpi4py.tar")),
+        env={"PATH": f"/{VENV}/bin:/usr/bin", "MPI4PY_MPIABI": "mpich"},
     )
