@@ -22,7 +22,7 @@ from tests.support import engines, images
 from tests.support.index import tar
 from tests.support.projects import DAY, FACTS, REPOSITORY, Trial, run_doit
 
-TOOLS = ("chmod", "cp", "gzip", "ln", "make", "mv", "nproc", "patch", "tar")
+TOOLS = ("chmod", "cp", "gzip", "head", "ln", "make", "mv", "nproc", "patch", "seq", "tar")
 """What sources are compiled with, beside what the tiny image has."""
 CONFIGURE = b"""\
 #!/bin/sh
@@ -103,12 +103,15 @@ mended
 @pytest.fixture(scope="module")
 def box() -> images.TinyImage:
     """The tiny image with what sources are compiled with."""
+    return with_tools()
+
+
+def with_tools() -> images.TinyImage:
+    """An image that autotools' sources can be compiled in, without a compiler."""
     lacking = [tool for tool in TOOLS if shutil.which(tool, path="/usr/bin:/bin") is None]
     if lacking:
         pytest.skip(f"not installed: {', '.join(lacking)}")
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(images, "TOOLS", (*images.TOOLS, *TOOLS))
-        return images.tiny_image()
+    return images.tiny_image(TOOLS)
 
 
 @dataclass
