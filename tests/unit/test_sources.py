@@ -752,6 +752,51 @@ def test_content_that_changed_is_not_taken(trial: Trial, capsys: Said) -> None:
     assert second in lock_file(trial, "tool").read_text()
 
 
+def test_content_that_changed_is_not_compiled(trial: Trial, capsys: Said) -> None:
+    """The lock is there, the store is not, and every place has something else by now."""
+    assert trial.doit("lock:source:tool") == 0
+    names = ("first/tool-1.0.tar.gz", "second/tool-1.0.tar.gz")
+    locked = hashlib.sha256(served(trial, names[0]).read_bytes()).hexdigest()
+    shutil.rmtree(trial.environ["LADING_CACHE"])
+    changed = [tarball(served(trial, name), f"another {name}".encode()) for name in names]
+    capsys.readouterr()
+    assert trial.doit("archive:one") == 1
+    said = capsys.readouterr().out
+    assert "tool-1.0.tar.gz" in said
+    for sha256 in (locked, *changed):
+        assert sha256 in said
+    assert built(trial) == ["part/lib-slim"], "what it needs is another's affair"
+    assert not list((trial.root / "dist").glob("*"))
+
+
+def test_all_places_are_down_when_it_is_compiled(
+    trial: Trial, capsys: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert trial.doit("lock:source:tool") == 0
+    shutil.rmtree(trial.environ["LADING_CACHE"])
+    for name in ("first", "second"):
+        served(trial, f"{name}/tool-1.0.tar.gz").unlink()
+    capsys.readouterr()
+    assert trial.doit("archive:one") == 1
+    said = capsys.readouterr().out
+    assert "tool-1.0.tar.gz is no longer there" in said
+    assert "first/tool-1.0.tar.gz" in said
+    assert "second/tool-1.0.tar.gz" in said
+    assert "Traceback" not in said
+
+
+def test_sources_that_need_each_other_are_refused_before_anything_runs(
+    trial: Trial, capsys: Said
+) -> None:
+    edit(trial, "  lib: {", "  lib: {needs: tool, ")
+    assert trial.doit("archive:one") == 3
+    said = capsys.readouterr()
+    assert "project.yaml:7: sources.tool.needs: it needs itself: tool → lib → tool" in said.err
+    assert "sources.lib.needs: it needs itself: lib → tool → lib" in said.err
+    assert "Traceback" not in said.err + said.out
+    assert trial.engine.calls == []
+
+
 def test_a_new_version_or_another_file_is_pinned_anew(trial: Trial) -> None:
     assert trial.doit("lock:source:tool") == 0
     tarball(served(trial, "first/tool-1.0.tgz"), b"in another form")
