@@ -281,11 +281,25 @@ STAGES = (Stage(base="a", steps=RUNS, why="", name="build"), Stage(base="b", ste
         ("[4/4] RUN make test", (0, 3)),
         ("[3/4] COPY [a, /a]", None),
         ("[4/4] RUN make tests", None),
+        ("STEP 5/5: RUN make tests", None),
+        # BuildKit fills in variables and takes quotes away; the number says which it is.
+        ("[build 2/4] RUN make -C what was in a variable && make install", (0, 1)),
+        ("[stage-1 4/4] RUN make b", (1, 3)),
+        ("[build 3/4] RUN what is a COPY", None),
+        ("[build 2/5] RUN of another Dockerfile", None),
+        ("[other 2/4] RUN make b", None),
         ("", None),
     ],
 )
 def test_the_step_that_a_log_names(said: str, at: tuple[int, int] | None) -> None:
     assert shell.located(STAGES, said) == at
+
+
+def test_numbers_of_a_stage_without_a_base_of_its_own() -> None:
+    build, last = STAGES
+    assert shell.located((replace(last, base="scratch"),), "[2/3] RUN x") is None, "a COPY"
+    assert shell.located((replace(last, base="scratch"),), "[3/3] RUN x") == (0, 3)
+    assert shell.located((build, replace(last, base="build")), "[stage-1 1/3] RUN x") == (1, 1)
 
 
 def test_a_stage_up_to_a_step() -> None:

@@ -17,7 +17,7 @@ from lading.parts import Part
 from lading.plan import Plan
 from lading.project import Image
 from lading.state import State
-from lading.steps import Arg, Run, Stage
+from lading.steps import Add, Arg, Copy, Run, Stage
 from lading.verbs import base as base_verb
 from lading.verbs import build as build_verb
 from lading.verbs import lock as lock_verb
@@ -226,7 +226,32 @@ def located(stages: Sequence[Stage], said: str) -> tuple[int, int] | None:
         for number, step in enumerate(stage.steps):
             if isinstance(step, Run) and _plain(dockerfile.instruction(step)) == wanted:
                 return one, number
-    return None
+    return _numbered(stages, said)
+
+
+NUMBERED = re.compile(r"\[(?:(?P<stage>\S+) +)?(?P<number>\d+)/(?P<total>\d+)\] RUN ")
+"""How BuildKit names a step: of stage-N where the stage has no name, of none where there is one."""
+
+
+def _numbered(stages: Sequence[Stage], said: str) -> tuple[int, int] | None:
+    """Where a step is by its number. BuildKit shows a step's text with variables filled in and
+    quotes taken away, so that it need not be the Dockerfile's.
+    """
+    found = NUMBERED.match(said)
+    if found is None:
+        return None
+    names = [stage.name or f"stage-{one}" for one, stage in enumerate(stages)]
+    name = found["stage"] or (names[0] if len(names) == 1 else "")
+    if name not in names:
+        return None
+    one = names.index(name)
+    stage = stages[one]
+    counted = [n for n, step in enumerate(stage.steps) if isinstance(step, Run | Copy | Add)]
+    before = 0 if stage.base == "scratch" or stage.base in names else 1
+    at = int(found["number"]) - before - 1
+    if int(found["total"]) != len(counted) + before or not 0 <= at < len(counted):
+        return None
+    return (one, counted[at]) if isinstance(stage.steps[counted[at]], Run) else None
 
 
 def _plain(text: str) -> str:
