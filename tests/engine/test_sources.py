@@ -111,7 +111,7 @@ def with_tools() -> images.TinyImage:
     lacking = [tool for tool in TOOLS if shutil.which(tool, path="/usr/bin:/bin") is None]
     if lacking:
         pytest.skip(f"not installed: {', '.join(lacking)}")
-    return images.tiny_image(TOOLS)
+    return images.tiny_image((*images.TOOLS, *TOOLS))
 
 
 @dataclass
