@@ -6,9 +6,10 @@ Nothing here asks a network or an engine: what comes out follows from committed 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
+
+from msgspec import Struct
 
 from lading import plan as plans
 from lading.layers import base as bases
@@ -38,8 +39,7 @@ from lading.store import Artifact
 SHARE = "/usr/share/lading"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Layer:
+class Layer(Struct, frozen=True, kw_only=True):
     """A layer of an image: what it is made from, and its lock as read."""
 
     kind: AnyKind
@@ -47,8 +47,7 @@ class Layer:
     lock: Lock
 
 
-@dataclass(frozen=True, kw_only=True)
-class Locked:
+class Locked(Struct, frozen=True, kw_only=True, dict=True):
     """An image's locks as read; its layers in the order they are locked."""
 
     base: BaseLock

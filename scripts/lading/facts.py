@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from msgspec import Struct
+from msgspec.structs import asdict, fields
 
-@dataclass(frozen=True, kw_only=True)
-class Facts:
+
+class Facts(Struct, frozen=True, kw_only=True):
     """The facts of a base; an empty string where it has no such thing.
 
     python: path of the interpreter in the image, "/usr/bin/python3".

@@ -7,17 +7,17 @@ which inputs, and below them what was resolved, in a form of its kind.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
+
+from msgspec import Struct
 
 from lading.errors import LadingError
 
 FORMAT = 1
 
 
-@dataclass(frozen=True, kw_only=True)
-class Header:
+class Header(Struct, frozen=True, kw_only=True):
     """What every lock says of itself.
 
     `date` moves only when what is pinned moves; `inputs` is the sha256 of everything the pins

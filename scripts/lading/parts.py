@@ -8,8 +8,10 @@ engines.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from lading import keys, plan
 from lading.plan import Plan
@@ -52,8 +54,7 @@ LEFT_BEHIND = (
 """What only a compiler needs, or a reader: it stays where things are built."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Share:
+class Share(Struct, frozen=True, kw_only=True):
     """What an image gets of a product: a choice of its files (`PRODUCT`), or all of them, as a
     folder (`FILES`).
     """
@@ -64,8 +65,7 @@ class Share:
     drop: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Part:
+class Part(Struct, frozen=True, kw_only=True):
     """Something that is built by itself: what for people, its plan, and what is taken from it.
 
     parts: what must be made before it.
@@ -80,8 +80,7 @@ class Part:
     parts: tuple[Part, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Start:
+class Start(Struct, frozen=True, kw_only=True):
     """Where building starts: the base, and the steps that bring what is built with."""
 
     reference: str

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from lading import dockerfile
 from lading.files import digest_of
@@ -19,8 +21,7 @@ AGAIN = "localhost/lading/verify/"
 """What the names of images begin with that were built again to be compared, and are none."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
+class Plan(Struct, frozen=True, kw_only=True):
     """What an image is built from: the stages, the files of the build context, and the parts
     that some of these files come out of.
     """

@@ -11,7 +11,6 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from fnmatch import translate
 from functools import cache
 from pathlib import Path
@@ -19,6 +18,8 @@ from posixpath import normpath
 from re import Pattern, escape
 from re import compile as compiled
 from stat import S_ISGID, S_ISUID, S_ISVTX
+
+from msgspec import Struct
 
 from lading.errors import LadingError
 from lading.parts import LEFT_BEHIND
@@ -30,8 +31,7 @@ _TOP = (
 """Links to folders, on the systems of today: as folders they would take the links' place."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Entry:
+class Entry(Struct, frozen=True, kw_only=True):
     """One thing in a tree: its header, and the archive that has its content, with all names in
     there.
     """

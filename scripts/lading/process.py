@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from lading.errors import EnvironmentProblem
 
@@ -19,8 +20,7 @@ def end_all() -> None:
         process.terminate()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Finished:
+class Finished(Struct, frozen=True, kw_only=True):
     """A program that ran to its end: its exit code, and what it printed."""
 
     code: int

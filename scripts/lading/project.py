@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
+
+from msgspec import Struct, field
 
 from lading.errors import DeclarationError
 from lading.layers import apt_section, conda_section, pip_section, source_section
@@ -44,16 +45,14 @@ POINTS = ("before-layers", "after-layers")
 MPIS = ("mpich", "openmpi")
 
 
-@dataclass(frozen=True, kw_only=True)
-class DebianBase:
+class DebianBase(Struct, frozen=True, kw_only=True):
     """A base assembled from a Debian suite's packages, with what these depend on."""
 
     suite: str
     packages: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Base:
+class Base(Struct, frozen=True, kw_only=True):
     """What images start from: exactly one of `debian` and `image`, a reference."""
 
     name: str
@@ -61,8 +60,7 @@ class Base:
     image: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Image:
+class Image(Struct, frozen=True, kw_only=True):
     """`files` maps absolute paths in the image to paths in the project; `run` maps points
     (`POINTS`) to commands; `mpi` is one of `MPIS` or empty; `allow` maps findings of the checks
     ("F1:/opt/x") to the reason why they are let through; `line` is where project.yaml declares it.
@@ -89,8 +87,7 @@ class Image:
     line: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Project:
+class Project(Struct, frozen=True, kw_only=True):
     """`root` is the folder of project.yaml, with symbolic links resolved."""
 
     root: Path
@@ -139,8 +136,7 @@ _SOURCE_NAME = _name("the name of a source")
 _RESERVED = "is reserved: tasks are called like that"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Command(Text):
+class Command(Text, frozen=True, kw_only=True):
     """A shell command whose quotes close, and which takes no line of a Dockerfile along."""
 
     def parse(self, node: Node, place: Place) -> str:

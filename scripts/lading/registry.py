@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from lading.errors import EnvironmentProblem, LadingError
 from lading.references import DIGEST, Reference, parse
@@ -32,8 +33,7 @@ _MANIFEST_TYPES = (
 _DEFAULT_VARIANTS = {"arm64": "v8", "arm": "v7", "amd64": "v1"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Resolved:
+class Resolved(Struct, frozen=True, kw_only=True):
     """The manifest of one platform: its digest ("sha256:…") and its media type."""
 
     digest: str

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path, PurePosixPath
+
+from msgspec import Struct
 
 from lading.errors import DeclarationError, LadingError
 from lading.net import redact
@@ -32,8 +33,7 @@ COMMENT = re.compile(r"(^|\s)#.*$")
 HEAD_END = re.compile(r"[\s;<>=!~\[(]")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Line:
+class Line(Struct, frozen=True, kw_only=True):
     """One logical line of a requirement file: where it stands, and its text without comment."""
 
     path: str
@@ -47,8 +47,7 @@ class Line:
         return normalised(found["name"]) if found and not URL.match(self.text) else ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sources:
+class Sources(Struct, frozen=True, kw_only=True, dict=True):
     """Requirement files as read, once: each path in the project and its bytes, roots first.
 
     more: beside the first root, those that no other file includes.
@@ -287,8 +286,7 @@ def _roots(asked: Iterable[str], required: Mapping[str, Iterable[str]]) -> tuple
     return tuple(roots)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pin:
+class Pin(Struct, frozen=True, kw_only=True):
     """One package of a lock: its exact version, the one file that is used, and who wants it.
 
     `url` stands only where the user's own requirement names one.

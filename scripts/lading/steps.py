@@ -7,16 +7,16 @@ it stands where it stands.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 if TYPE_CHECKING:
     from lading.parts import Part
 
 
-@dataclass(frozen=True, kw_only=True)
-class Mount:
+class Mount(Struct, frozen=True, kw_only=True):
     """A folder of the build context, or of another stage, lent to one `Run`; never in a layer."""
 
     source: str
@@ -24,8 +24,7 @@ class Mount:
     stage: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Arg:
+class Arg(Struct, frozen=True, kw_only=True):
     """A variable of the build alone: set in every later `Run`, not in the image."""
 
     name: str
@@ -33,16 +32,14 @@ class Arg:
     why: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Env:
+class Env(Struct, frozen=True, kw_only=True):
     """Variables of the image."""
 
     values: Mapping[str, str]
     why: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Run:
+class Run(Struct, frozen=True, kw_only=True):
     """Shell commands, each run if the one before succeeded, in one layer.
 
     A line break in a command is a place where the printer may fold it.
@@ -53,8 +50,7 @@ class Run:
     mounts: tuple[Mount, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Copy:
+class Copy(Struct, frozen=True, kw_only=True):
     """A file or folder that goes in as it stands: of the build context, or of another stage."""
 
     source: str
@@ -63,8 +59,7 @@ class Copy:
     stage: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Add:
+class Add(Struct, frozen=True, kw_only=True):
     """A tar of the build context whose files go into the image."""
 
     source: str
@@ -72,16 +67,14 @@ class Add:
     why: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Label:
+class Label(Struct, frozen=True, kw_only=True):
     """Labels of the image."""
 
     values: Mapping[str, str]
     why: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cmd:
+class Cmd(Struct, frozen=True, kw_only=True):
     """What a container runs when nothing else is asked for."""
 
     arguments: tuple[str, ...]
@@ -91,8 +84,7 @@ class Cmd:
 Step = Arg | Env | Run | Copy | Add | Label | Cmd
 
 
-@dataclass(frozen=True, kw_only=True)
-class Stage:
+class Stage(Struct, frozen=True, kw_only=True):
     """One FROM and what follows it; the last stage of a list is the image."""
 
     base: str
@@ -101,22 +93,19 @@ class Stage:
     name: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Stored:
+class Stored(Struct, frozen=True, kw_only=True):
     """A file of the build context that lies in the store under its sha256."""
 
     sha256: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Unpacked:
+class Unpacked(Struct, frozen=True, kw_only=True):
     """The `uv` program, taken out of the wheel with this sha256."""
 
     sha256: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Derived:
+class Derived(Struct, frozen=True, kw_only=True):
     """A file, or a folder of files, that lading made and keeps in the store under its key."""
 
     key: str
@@ -127,8 +116,7 @@ Content = bytes | PurePosixPath | Stored | Unpacked | Derived
 """What a file of the build context holds; a `PurePosixPath` is a file or folder of the project."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Contribution:
+class Contribution(Struct, frozen=True, kw_only=True):
     """What one layer adds to an image: steps, variables, labels and files of its context.
 
     tools, tool_files: steps, and the files lent to them, where layers after this one build.

@@ -15,11 +15,12 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from msgspec import Struct
 
 from lading import process
 from lading.errors import DeclarationError, EnvironmentProblem, LadingError
@@ -52,8 +53,7 @@ def numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
 
 
-@dataclass(frozen=True, kw_only=True)
-class Target:
+class Target(Struct, frozen=True, kw_only=True):
     """What is resolved for: a base's Python and glibc, a platform, and as of which day."""
 
     python_version: str
@@ -95,8 +95,7 @@ class Target:
         return f"{text}, as of {self.as_of}" if self.as_of else text
 
 
-@dataclass(frozen=True, kw_only=True)
-class Version:
+class Version(Struct, frozen=True, kw_only=True):
     """One package that uv chose: name, version (or the URL asked for), who wants it."""
 
     name: str
@@ -109,8 +108,7 @@ class Version:
         return f"{self.name} @ {self.url}" if self.url else f"{self.name}=={self.version}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class File:
+class File(Struct, frozen=True, kw_only=True):
     """A file that uv knows of: its name, sha256, size in bytes (None: not told) and URL."""
 
     name: str

@@ -15,13 +15,14 @@ import sys
 import tarfile
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from doit.doit_cmd import DoitMain
+from msgspec.structs import replace
 
 from lading import locks, tasks
 from lading.console import Console

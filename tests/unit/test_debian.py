@@ -11,7 +11,7 @@ import subprocess
 import tarfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from lading import debian
 from lading.debian import Deb, mirrorlist, mmdebstrap, packages, repository, rootfs, solver
@@ -135,7 +136,7 @@ def mirror(pristine: Mirror, tmp_path: Path) -> Mirror:
     root = tmp_path / "mirror"
     shutil.copytree(pristine.root, root)
     stanzas = {suite: list(texts) for suite, texts in pristine.stanzas.items()}
-    return replace(pristine, root=root, stanzas=stanzas)
+    return Mirror(**{**vars(pristine), "root": root, "stanzas": stanzas})
 
 
 @pytest.fixture

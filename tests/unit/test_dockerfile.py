@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from lading import compose, dockerfile, keys
 from lading.compose import Layer, Locked
@@ -113,7 +113,7 @@ def image(**changes: object) -> Image:
         base="debian-13",
         pip=PipSection(requirements="recipes/astropy/requirements.in"),
     )
-    return replace(plain, **changes)  # type: ignore[arg-type]
+    return replace(plain, **changes)
 
 
 def golden(name: str, text: str) -> None:

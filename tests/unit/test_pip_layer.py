@@ -7,12 +7,12 @@ import os
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import date
 from importlib.metadata import version as version_of
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from lading import locks, net, uv
 from lading.errors import EnvironmentProblem, LadingError
@@ -69,7 +69,7 @@ def request(
     asked = pip.request(
         root, "image", section or PipSection(requirements="r.in"), FACTS, "linux/amd64", None
     )
-    return replace(asked, **other)  # type: ignore[arg-type]
+    return replace(asked, **other)
 
 
 def no_engine() -> uv.Runner:
@@ -253,7 +253,7 @@ def test_every_input_is_in_the_digest_and_nothing_else(
 ) -> None:
     def digest(change: str = "", **other: object) -> str:
         files = {path: text + ("# x\n" if path == change else "") for path, text in FILES.items()}
-        return replace(request(tmp_path, files, SECTION), **other).digest  # type: ignore[arg-type]
+        return replace(request(tmp_path, files, SECTION), **other).digest
 
     digests = [
         digest(),

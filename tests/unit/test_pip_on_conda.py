@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import date
 from importlib.metadata import version as version_of
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from lading import net, uv
 from lading.errors import DeclarationError, LadingError

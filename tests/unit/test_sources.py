@@ -19,13 +19,13 @@ import subprocess
 import sys
 import tarfile
 import time
-from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from msgspec.structs import replace
 
 from lading.engines import BuildFailed
 from lading.errors import DeclarationError, EnvironmentProblem, LadingError

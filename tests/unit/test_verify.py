@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -60,7 +60,7 @@ def test_the_same_again(trial: Trial, capfd: Said) -> None:
     assert built["cache"] is False
     # Under a name of its own, which goes away again; the image itself is left alone.
     assert built["tag"].startswith("localhost/lading/verify/one:")
-    assert trial.engine.named("remove") == [{"ref": built["tag"]}]
+    assert trial.engine.named("remove") == [{"ref": built["tag"]}] * 2  # a killed run's, and ours
     assert trial.holds("one")
     assert left(trial) == []
     # It is never done: who asks again, builds again.
@@ -116,10 +116,16 @@ def test_diffoscope_is_asked_where_it_is_installed(
         assert (trial.root / "build/one/verify/one.diff.txt").read_text() == "report\n"
 
 
-def test_an_engine_that_goes_away(trial: Trial, capfd: Said) -> None:
+def test_an_engine_that_goes_away(
+    trial: Trial, capfd: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is said is what went wrong first, not that nothing can be cleaned up any more."""
-    trial.engine.failures["save"] = LadingError("the engine went away")
-    trial.engine.failures["remove"] = LadingError("nobody answers")
+
+    def gone(_name: str) -> NoReturn:
+        trial.engine.failures["remove"] = LadingError("nobody answers")
+        raise LadingError("the engine went away")
+
+    monkeypatch.setattr(trial.engine, "save", gone)
     assert trial.doit("verify:one") == 1
     said = capfd.readouterr().out
     assert "the engine went away" in said

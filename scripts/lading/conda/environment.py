@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from functools import lru_cache
+
+from msgspec import Struct, field
 
 from lading.conda.names import declared
 from lading.errors import DeclarationError
@@ -18,8 +19,7 @@ IGNORED = {
 _SPEC = r"(?:(?P<channel>[^\s:]+(?:://[^\s:]+(?::\d+[^\s:]*)?)?)::)?(?P<rest>[A-Za-z0-9_*.].*)"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Spec:
+class Spec(Struct, frozen=True, kw_only=True):
     """One line for conda's solver, and where it stands: "recipes/x/environment.yaml:7"."""
 
     text: str
@@ -43,8 +43,7 @@ class Spec:
         return re.split(r"[\s=<>!~\[]", self.rest, maxsplit=1)[0].lower()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Environment:
+class Environment(Struct, frozen=True, kw_only=True):
     """What is asked for. `channels` are pairs of channel and where it stands, as are `pip`, the
     lines of the `pip:` section; `ignored` says what was read and means nothing here.
     """

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from lading.process import Finished
@@ -72,8 +73,7 @@ def sources(suite: str, mirrors: Mapping[str, str]) -> list[tuple[str, str]]:
     ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class AptRoot:
+class AptRoot(Struct, frozen=True, kw_only=True):
     """A folder that apt takes for its system: no package is installed there."""
 
     root: Path

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
+
+from msgspec import Struct
 
 from lading.errors import DeclarationError, LadingError
 from lading.facts import Facts
@@ -36,8 +37,7 @@ _OCI: Mapping[str, tuple[str, str]] = {
 """Architecture and variant in the OCI specification, where they are not Debian's name."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Deb:
+class Deb(Struct, frozen=True, kw_only=True):
     """One binary package: what it is, never where.
 
     version: with its epoch, "1:2.41-5".

@@ -11,10 +11,11 @@ import hashlib
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote
+
+from msgspec import Struct
 
 from lading.debian.packages import Deb
 from lading.errors import LadingError
@@ -24,8 +25,7 @@ HEADER = 60
 CHUNK = 1 << 18
 
 
-@dataclass(frozen=True, kw_only=True)
-class Packed:
+class Packed(Struct, frozen=True, kw_only=True):
     """A package in the repository: its control stanza, file name, size (bytes) and sha256."""
 
     control: str

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from lading.engines.contexts import Endpoint
 from lading.engines.failure import failing_step, last_lines
@@ -23,8 +24,7 @@ INSTALL = """install BuildKit for the docker client: `apt-get install docker-bui
      or docker-buildx-plugin (Docker's own packages), or on Debian 12 `apt-get install docker.io`"""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Client:
+class Client(Struct, frozen=True, kw_only=True):
     """A docker client: the arguments that make it build with BuildKit, or what it lacks."""
 
     path: Path

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from lading.engines.contexts import Endpoint, endpoints
 from lading.engines.model import Engine
@@ -19,8 +20,7 @@ INSTALL = """`apt-get install podman` as root (Debian, Ubuntu) is enough: nothin
      or start Docker Engine 20.10 or newer, or name one that runs elsewhere in DOCKER_HOST"""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Answer:
+class Answer(Struct, frozen=True, kw_only=True):
     """What an engine says of itself; `api` is the newest version of Docker's API it speaks."""
 
     kind: str

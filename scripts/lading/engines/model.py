@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from msgspec import Struct
 
 from lading.engines.failure import shortened
 from lading.errors import LadingError
 
 
-@dataclass(frozen=True, kw_only=True)
-class ImageInfo:
+class ImageInfo(Struct, frozen=True, kw_only=True):
     """An image in an engine. `id` and `diff_ids` are "sha256:…"; `size` is in bytes."""
 
     id: str
@@ -27,16 +27,14 @@ class ImageInfo:
     os: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunResult:
+class RunResult(Struct, frozen=True, kw_only=True):
     """A container that ran to its end: its exit code; its output and errors, as they came."""
 
     code: int
     output: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Mount:
+class Mount(Struct, frozen=True, kw_only=True):
     """A file or folder of this machine, absolute, that a container sees at `target`."""
 
     source: Path

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
 from pathlib import Path
+
+from msgspec import Struct
 
 from lading import locks
 from lading.debian import Deb
@@ -27,8 +28,7 @@ FILE = "apt.yaml"
 SETS = ("build", "run")
 
 
-@dataclass(frozen=True, kw_only=True)
-class AptLock:
+class AptLock(Struct, frozen=True, kw_only=True, dict=True):
     """An apt lock as read. `sets`: "build" and "run", where they have packages."""
 
     header: Header
@@ -49,8 +49,7 @@ class AptLock:
         return tuple(Artifact(name=d.file, sha256=d.sha256, size=d.size) for d in self.debs)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Request:
+class Request(Struct, frozen=True, kw_only=True, dict=True):
     """Everything an apt lock is made from. `implied`: what is needed to build, and not said.
     `declared`: where in project.yaml the packages stand.
     """
@@ -60,7 +59,7 @@ class Request:
     base: BaseLock
     platform: str
     implied: tuple[str, ...] = ()
-    as_of: date | None = field(default=None, compare=False)
+    as_of: date | None = None
     declared: tuple[str, ...] = ()
 
     @property

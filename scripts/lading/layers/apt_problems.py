@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from lading.errors import DeclarationError, LadingError
 from lading.facts import Facts
@@ -13,8 +14,7 @@ from lading.facts import Facts
 VARIABLES = ("LADING_DEBIAN_MIRROR", "LADING_DEBIAN_SECURITY_MIRROR")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Asked:
+class Asked(Struct, frozen=True, kw_only=True):
     """Where in project.yaml the packages are declared, and the suite that was asked for them."""
 
     what: str

@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from lading import debian
 from lading.debian import Deb
@@ -119,8 +120,7 @@ PROXY = r'Acquire::https?::Proxy(::\S+)? "[^"]+";'
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Resolved:
+class Resolved(Struct, frozen=True, kw_only=True):
     """What was found: the .debs of each set, sorted by name, and packages of the base that get
     another version with them: name → (the base's version, the new one).
     """
@@ -259,8 +259,7 @@ def _end(output: str) -> str:
 # -- what it printed ------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class Section:
+class Section(Struct, frozen=True, kw_only=True):
     """A part of the container's output: what it is about, and its lines."""
 
     name: str

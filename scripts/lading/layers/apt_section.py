@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from lading.schema.scalars import Text
 from lading.schema.shapes import Converted, Either, Field, List, Record
@@ -12,8 +12,7 @@ _NAME = r"[a-z0-9][a-z0-9+.-]*[a-z0-9+.]"
 _VERSION = r"(?:[0-9]+:)?[0-9][A-Za-z0-9.+~-]*"
 
 
-@dataclass(frozen=True, kw_only=True)
-class AptSection:
+class AptSection(Struct, frozen=True, kw_only=True):
     """Packages by name, or by name and version, as gfortran=4:12.2.0-3.
 
     build: only where something is built. run: in the image, and where something is built.

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from lading import locks
 from lading.debian import Deb
@@ -27,8 +28,7 @@ FORMAT = 1
 """The format of what is assembled: raised when the same .debs would give other bytes."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class BaseLock:
+class BaseLock(Struct, frozen=True, kw_only=True, dict=True):
     """A base's lock as read: either the .debs of a suite, or the digest of an image."""
 
     header: Header

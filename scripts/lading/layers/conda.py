@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from lading import locks
 from lading.conda import environment, explicit
@@ -49,8 +51,7 @@ KERNEL = "4.18"
 """The Linux that packages are resolved for: of the oldest systems that HPC centres run (EL 8)."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Request:
+class Request(Struct, frozen=True, kw_only=True, dict=True):
     """Everything a conda lock is made from. `overridden`: variables that the image sets itself.
     `environment`: of several prefixes which one; empty for the first.
     """
@@ -214,8 +215,7 @@ def read_wanted(root: Path, image: str, section: CondaSection, named: str = "") 
 # -- the lock's files -----------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class CondaLock:
+class CondaLock(Struct, frozen=True, kw_only=True, dict=True):
     """A conda lock as read.
 
     specs: what was asked for, for conda's own history. scripts: packages whose link scripts run

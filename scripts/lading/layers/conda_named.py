@@ -7,9 +7,10 @@ in each other's way. Its programs are called by their whole path.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from lading.errors import DeclarationError
 from lading.facts import Facts

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from lading.schema.nodes import Node
 from lading.schema.problems import Place, RejectedError
@@ -17,8 +19,7 @@ LOCKERS = ("rattler", "conda-export")
 PRIORITIES = ("strict", "disabled")
 
 
-@dataclass(frozen=True, kw_only=True)
-class CondaSection:
+class CondaSection(Struct, frozen=True, kw_only=True):
     """Exactly one of `packages`, specs as conda has them, and `file`, a path from the project's
     root: environment.yaml, or a list of specs.
 
@@ -39,8 +40,7 @@ class CondaSection:
     line: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Apart:
+class _Apart(Struct, frozen=True, kw_only=True):
     """A conda section whose prefixes lie beside each other, not in each other."""
 
     section: Kind[CondaSection]

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from msgspec import Struct, field
 
 from lading.facts import Facts
 from lading.layers.base import BaseLock
@@ -42,8 +43,7 @@ class Request(Protocol):
     def digest(self) -> str: ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class Subject:
+class Subject(Struct, frozen=True, kw_only=True):
     """What a layer is part of: an image on its locked base.
 
     facts: the base's, as the layers that were locked before leave them (a conda layer brings a
@@ -73,8 +73,7 @@ class InBase(Protocol):
     ) -> RunResult: ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tools:
+class Tools(Struct, frozen=True, kw_only=True):
     """What locking may use. `in_base` makes the base first, where the engine has it not."""
 
     environ: Mapping[str, str]

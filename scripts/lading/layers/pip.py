@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from lading import locks, requirements, uv
 from lading.errors import DeclarationError, EnvironmentProblem, LadingError
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
     from lading.layers.kind import Tools
 
 
-@dataclass(frozen=True, kw_only=True)
-class PipLock:
+class PipLock(Struct, frozen=True, kw_only=True):
     """A pip lock as read: what is installed, with what, and what builds what has no wheel."""
 
     header: Header
@@ -49,8 +49,7 @@ class PipLock:
         return tuple(pin.artifact for pin in self.all_pins)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Below:
+class Below(Struct, frozen=True, kw_only=True):
     """The conda prefix that pip's packages go into.
 
     distributions: the Python packages that conda installs there, normalised name (PEP 503) to
@@ -60,11 +59,10 @@ class Below:
     prefix: str
     distributions: Mapping[str, str]
     key: str
-    stage: Callable[[Tools], Path] = field(compare=False)
+    stage: Callable[[Tools], Path]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Request:
+class Request(Struct, frozen=True, kw_only=True):
     """Everything a pip lock is made from; `below` only where it is on top of conda's packages."""
 
     image: str

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from lading.schema.scalars import CONTROL, ProjectPath, Text
 from lading.schema.shapes import VARIABLES, Field, List, Record
@@ -14,8 +15,7 @@ _VERSION = r"(?:===|==|~=|!=|<=|>=|<|>) *[A-Za-z0-9*+!._-]+"
 _EXTRAS = r"\[[A-Za-z0-9._, -]*\]"
 
 
-@dataclass(frozen=True, kw_only=True)
-class PipSection:
+class PipSection(Struct, frozen=True, kw_only=True):
     """Paths are relative to the project's root and name files; requirements are PEP 508's.
 
     Without `requirements` it is what environment.yaml has in its `pip:` that is asked for.

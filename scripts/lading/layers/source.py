@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+from msgspec import Struct
 
 from lading import debian, locks
 from lading.debian.packages import on_mirror
@@ -19,8 +20,7 @@ from lading.store import Artifact, Source
 FILE = "source.yaml"
 
 
-@dataclass(frozen=True, kw_only=True)
-class SourceLock:
+class SourceLock(Struct, frozen=True, kw_only=True):
     """A source's lock as read."""
 
     header: Header

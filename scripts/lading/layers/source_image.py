@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from lading.errors import LadingError
 from lading.files import digest_of
@@ -61,8 +63,7 @@ LAST = Run(commands=(LDCONFIG,), why="Last, or what was compiled is not found.")
 """Once, behind all that is compiled."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Compiled:
+class Compiled(Struct, frozen=True, kw_only=True):
     """A source on a base: how it is made, and under which key an image's share of it lies."""
 
     source: SourceBuild

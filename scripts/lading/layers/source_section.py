@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
+
+from msgspec import Struct, field
 
 from lading.layers import apt_section
 from lading.layers.apt_section import AptSection
@@ -23,8 +24,7 @@ DEBIAN = "debian:"
 SYSTEMS = ("configure", "cmake", "meson", "commands")
 
 
-@dataclass(frozen=True, kw_only=True)
-class SourceBuild:
+class SourceBuild(Struct, frozen=True, kw_only=True):
     """What is compiled: where its tarball is, how it is built, and what an image gets of it.
 
     Exactly one of `configure`, `cmake` and `meson` (options of each) and `commands` says how;
@@ -66,8 +66,7 @@ class SourceBuild:
         return text.replace("{version}", self.version)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pattern(Text):
+class Pattern(Text, frozen=True, kw_only=True):
     """A glob over paths of the installed tree."""
 
     pattern: str = rf"/?[^/{CONTROL}][^{CONTROL}]*"
@@ -77,8 +76,7 @@ class Pattern(Text):
         return super().parse(node, place).lstrip("/")  # type: ignore[arg-type]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Url(Text):
+class Url(Text, frozen=True, kw_only=True):
     """Where a tarball is: a URL that can be taken apart."""
 
     def parse(self, node: Node, place: Place) -> str:
@@ -90,8 +88,7 @@ class Url(Text):
         return text
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options(Text):
+class Options(Text, frozen=True, kw_only=True):
     """Options of a program, whose quotes close."""
 
     def parse(self, node: Node, place: Place) -> str:
@@ -112,8 +109,7 @@ _OPTIONS = Options(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Some(List[T]):
+class Some(List[T], frozen=True, kw_only=True):
     """A list that is not empty."""
 
     def parse(self, node: Node, place: Place) -> tuple[T, ...]:

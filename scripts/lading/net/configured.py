@@ -10,9 +10,10 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
+
+from msgspec import Struct
 
 SYSTEM = Path("/etc")
 """Where configuration files of the whole machine are."""
@@ -25,8 +26,7 @@ _PIP_SECTIONS = ("global", "install", "download")
 _PORTS = {"http": 80, "https": 443}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Indexes:
+class Indexes(Struct, frozen=True, kw_only=True):
     """Where Python packages come from. `default` is None for the tool's own default.
 
     URLs are whole, credentials included: `net.redact` them wherever they are shown.

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import re
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from msgspec import Struct
 
 from lading.errors import DeclarationError
 
@@ -40,8 +40,7 @@ class UnreadableError(Exception):
         self.message = message
 
 
-@dataclass(slots=True)
-class ScalarNode:
+class ScalarNode(Struct):
     """A single value: its text; `plain` if it was written without quotes, block or tag."""
 
     text: str
@@ -54,14 +53,12 @@ class ScalarNode:
         return self.plain and self.text in _NULL
 
 
-@dataclass(slots=True)
-class ListNode:
+class ListNode(Struct):
     items: list[Node]
     line: int
 
 
-@dataclass(slots=True)
-class MapNode:
+class MapNode(Struct):
     """Pairs of key and value as written: keys can be anything, and can come twice."""
 
     pairs: list[tuple[Node, Node]]
@@ -71,8 +68,7 @@ class MapNode:
 Node = ScalarNode | ListNode | MapNode
 
 
-@dataclass(slots=True)
-class _Open:
+class _Open(Struct):
     """A list or map whose end has not come yet."""
 
     is_map: bool

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
+
+from msgspec import Struct, field
 
 from lading.schema.nodes import ListNode, MapNode, Node
 
@@ -26,8 +27,7 @@ class Problem(NamedTuple):
     message: str
 
 
-@dataclass(kw_only=True)
-class Report:
+class Report(Struct, kw_only=True):
     """What one reading of a declaration collects, and what it is read against.
 
     `root` is the project's folder with symbolic links resolved, `today` the last day that is not

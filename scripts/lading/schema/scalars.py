@@ -10,9 +10,10 @@ import os
 import re
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
+
+from msgspec import Struct, field
 
 from lading.schema.nodes import Node, ScalarNode
 from lading.schema.problems import Place, any_of, quoted
@@ -23,8 +24,7 @@ CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
 """What a single line of text can't hold, for use inside [] in the patterns of Python and JSON."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Text:
+class Text(Struct, frozen=True, kw_only=True):
     """A scalar's own text, whether YAML would read it as a text, a number or a boolean.
 
     All of it must match `pattern` (a regular expression that means the same in ECMA 262);
@@ -64,8 +64,7 @@ class Text:
         return made
 
 
-@dataclass(frozen=True, kw_only=True)
-class Reference:
+class Reference(Struct, frozen=True, kw_only=True):
     """The name of something that `section` declares; looked up when all has been read."""
 
     section: str
@@ -81,8 +80,7 @@ class Reference:
         return self.name.schema()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Choice:
+class Choice(Struct, frozen=True, kw_only=True):
     """One of a few texts."""
 
     of: tuple[str, ...]
@@ -99,8 +97,7 @@ class Choice:
         return {"enum": list(self.of)}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Boolean:
+class Boolean(Struct, frozen=True, kw_only=True):
     """true or false, as in YAML 1.2: `yes`, `on` and quoted texts are not meant."""
 
     def parse(self, node: Node, place: Place) -> bool:
@@ -115,8 +112,7 @@ class Boolean:
         return {"type": "boolean"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Version:
+class Version(Struct, frozen=True, kw_only=True):
     """The one version of a format that this program reads."""
 
     version: int
@@ -143,8 +139,7 @@ class Version:
         return {"const": self.version}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Day:
+class Day(Struct, frozen=True, kw_only=True):
     """A day as 2021-08-15, quoted or not, that is not in the future."""
 
     def parse(self, node: Node, place: Place) -> date:
@@ -166,8 +161,7 @@ class Day:
         return {"type": "string", "format": "date", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class ProjectPath:
+class ProjectPath(Struct, frozen=True, kw_only=True):
     """A file of the project (or, with `folders`, a folder): its path from the project's root.
 
     It is relative, with `/`, without `..`; it exists; symbolic links don't lead out of the project.

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
+
+from msgspec import Struct
 
 from lading.schema.nodes import ListNode, MapNode, Node, ScalarNode
 from lading.schema.problems import Place, RejectedError, any_of, quoted
@@ -32,8 +33,7 @@ class Kind(Protocol[T_co]):
         """The same as JSON schema: it accepts at least what `parse` accepts."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class List(Generic[T]):
+class List(Struct, Generic[T], frozen=True, kw_only=True):
     """Items in their order; with `or_one`, one item may stand without its list."""
 
     item: Kind[T]
@@ -71,8 +71,7 @@ class List(Generic[T]):
         return {"anyOf": [item, made]} if self.or_one else made
 
 
-@dataclass(frozen=True, kw_only=True)
-class Map(Generic[T]):
+class Map(Struct, Generic[T], frozen=True, kw_only=True):
     """Names of the user's own, and what each stands for; what `Reference`s to `defines` find."""
 
     key: Text
@@ -105,8 +104,7 @@ class Map(Generic[T]):
         }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Field:
+class Field(Struct, frozen=True, kw_only=True):
     """One key of a record. One that is not `passed` is checked and that is all."""
 
     kind: Kind[Any]
@@ -119,8 +117,7 @@ def _nothing(place: Place) -> dict[str, Any]:
     return {}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Record(Generic[T]):
+class Record(Struct, Generic[T], frozen=True, kw_only=True):
     """Known keys, made into a T: each key's value is passed by name, `-` turned into `_`.
 
     `also` gives further arguments from the place, as a name or a line. Of the keys in
@@ -180,8 +177,7 @@ class Record(Generic[T]):
         return made
 
 
-@dataclass(frozen=True, kw_only=True)
-class Either(Generic[T]):
+class Either(Struct, Generic[T], frozen=True, kw_only=True):
     """A long form, which is a mapping, or a short form, which is none."""
 
     long: Kind[T]
@@ -195,8 +191,7 @@ class Either(Generic[T]):
         return {"anyOf": [self.short.schema(), self.long.schema()]}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Converted(Generic[S, T]):
+class Converted(Struct, Generic[S, T], frozen=True, kw_only=True):
     """What another kind gives, made into something else."""
 
     kind: Kind[S]

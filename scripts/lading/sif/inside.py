@@ -9,8 +9,10 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from lading.checks.declared import Result
 from lading.errors import EnvironmentProblem
@@ -23,8 +25,7 @@ _MINORS = range(6, 20)
 """Of Python 3, for whichever the image has."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Inside:
+class Inside(Struct, frozen=True, kw_only=True):
     """A SIF (or the folder it is unpacked into), and a folder for what is needed for a while."""
 
     program: Program

@@ -7,13 +7,16 @@ unpacks the image here, into a folder; labels and times are mended there, mksqua
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from lading.checks.declared import Result
 from lading.errors import EnvironmentProblem, LadingError
@@ -32,8 +35,7 @@ _DEFFILE, _PARTITION, _JSON = "1", "4", "6"
 _ARCHITECTURES = {"linux/amd64": "2", "linux/arm64": "4"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Order:
+class Order(Struct, frozen=True, kw_only=True):
     """What the SIF is to be: all of it is in its bytes.
 
     `sha256` and `size` (bytes, unpacked) are the archive's; `epoch` is the locks' date.
@@ -52,16 +54,14 @@ class Order:
     host: Host | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Host:
+class Host(Struct, frozen=True, kw_only=True):
     """A stand-in for a host's MPI: its folder, which holds `lib`, and its version."""
 
     folder: Path
     version: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ran:
+class Ran(Struct, frozen=True, kw_only=True):
     """A test's result, and how it was run: "contained", "with traps", "as %test" or
     "with a host's MPI".
     """
@@ -70,8 +70,7 @@ class Ran:
     result: Result
 
 
-@dataclass(frozen=True, kw_only=True)
-class Made:
+class Made(Struct, frozen=True, kw_only=True):
     """A SIF that is whole: `size` in bytes."""
 
     sha256: str
@@ -273,7 +272,7 @@ def _results(
         yield "as %test", inside.scripted(opened)
     if host is not None:
         result = inside.swap(opened, host.folder, ["python", "-c", WHO, host.version])
-        yield SWAPPED, replace(result, command=f"whose MPI answers: {host.version}")
+        yield SWAPPED, dataclasses.replace(result, command=f"whose MPI answers: {host.version}")
 
 
 @contextmanager

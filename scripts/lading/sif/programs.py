@@ -7,8 +7,10 @@ import re
 import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from lading import process
 from lading.errors import EnvironmentProblem
@@ -22,8 +24,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Program:
+class Program(Struct, frozen=True, kw_only=True):
     """Apptainer or SingularityCE, as it is called and as it calls itself: "apptainer 1.4.5"."""
 
     command: tuple[str, ...]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from lading.schema.scalars import CONTROL, Text
 from lading.schema.shapes import Field, Record
 
 
-@dataclass(frozen=True, kw_only=True)
-class SifSection:
+class SifSection(Struct, frozen=True, kw_only=True):
     """`command` is Apptainer or SingularityCE, as one would type it; empty for the one on PATH.
 
     `compression` is mksquashfs's name of it, with a level behind a colon where it has levels.

@@ -14,9 +14,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+
+from msgspec import Struct
 
 from lading import files, net
 from lading.errors import EnvironmentProblem, LadingError
@@ -39,8 +40,7 @@ def _unheard(_bytes: int) -> None:
     """No progress is wanted."""
 
 
-@dataclass(frozen=True)
-class Store:
+class Store(Struct, frozen=True):
     """A folder of artifacts. With all that is asked for in it, it may be read-only."""
 
     root: Path

@@ -14,6 +14,8 @@ from pathlib import Path
 from threading import Event, Lock
 from typing import TYPE_CHECKING, BinaryIO
 
+from msgspec import Struct
+
 from lading import files, net
 from lading.errors import EnvironmentProblem, LadingError
 
@@ -26,8 +28,7 @@ PATIENCE = 4
 """How many cut-offs in a row that brought nothing new end the attempt."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Artifact:
+class Artifact(Struct, frozen=True, kw_only=True):
     """A file by its content: its name, sha256 (hexadecimal) and size (bytes; None: not known)."""
 
     name: str

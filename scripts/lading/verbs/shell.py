@@ -7,8 +7,10 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from lading import context, dockerfile
 from lading.engines import BuildFailed, Mount
@@ -29,8 +31,7 @@ BEST = "command -v bash >/dev/null && exec bash; exec sh"
 KEPT = Run(commands=("true",), why="Podman takes steps out of its cache only where several run.")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Place:
+class Place(Struct, frozen=True, kw_only=True):
     """Where a shell opens: an image, what is lent to it, and what to say first.
 
     `made`: the folder of what was only made for it, and goes with it, as the image does.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from lading import debian, net
 from lading.console import counted, size
@@ -22,8 +23,7 @@ from lading.verbs import in_base
 from lading.verbs import part as part_verb
 
 
-@dataclass(frozen=True, kw_only=True)
-class OnBase:
+class OnBase(Struct, frozen=True, kw_only=True):
     """A source on one of the bases that images want it on."""
 
     source: SourceBuild

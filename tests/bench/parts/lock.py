@@ -81,7 +81,7 @@ class Contest:
         self._settings = lend(workshop.environ(), self._lent / "settings")
         tools.install(workshop, ["pip"], self._lent / "pip")
         tools.install(workshop, ["pip", "pip-tools"], self._lent / "pip-tools")
-        ours = [f"{name}=={version(name)}" for name in ("uv", "packaging", "requests")]
+        ours = [f"{name}=={version(name)}" for name in ("uv", "msgspec", "packaging", "requests")]
         tools.install(workshop, ours, self._lent / "ours")
         shutil.copytree(workshop.source / "scripts" / "lading", self._lent / "ours" / "lading")
         shutil.copytree(Path(__file__).parent.parent / "inside", self._lent / "inside")
