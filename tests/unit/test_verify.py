@@ -13,7 +13,7 @@ import pytest
 from lading.errors import LadingError
 from lading.layers.pip_kind import PIP
 from lading.parts import PRODUCT, Part
-from lading.plan import Plan
+from lading.plan import AGAIN, KEY_LABEL, Plan
 from lading.verbs import base as base_verb
 from lading.verbs import part as part_verb
 from lading.verbs import verify
@@ -60,7 +60,7 @@ def test_the_same_again(trial: Trial, capfd: Said) -> None:
     assert built["cache"] is False
     # Under a name of its own, which goes away again; the image itself is left alone.
     assert built["tag"].startswith("localhost/lading/verify/one:")
-    assert trial.engine.named("remove") == [{"ref": built["tag"]}] * 2  # a killed run's, and ours
+    assert trial.engine.named("remove") == [{"ref": built["tag"]}]
     assert trial.holds("one")
     assert left(trial) == []
     # It is never done: who asks again, builds again.
@@ -226,3 +226,13 @@ def test_parts_are_made_again_the_needed_ones_first_each_once(
     state.store.made(below.key, PRODUCT).write_bytes(b"damaged")
     with pytest.raises(LadingError, match="below came out otherwise"):
         verify._part(state, parts[0], tmp_path, set())
+
+
+def test_what_a_killed_one_left_is_removed_first(trial: Trial) -> None:
+    """Without its name it would pass for the image itself."""
+    name = f"{AGAIN}one:{trial.key('one')[:16]}"
+    trial.engine.hold(name, {KEY_LABEL: trial.key("one")})
+    assert trial.doit("verify:one") == 0
+    asked = [call for call in trial.engine.calls if call[0] in ("remove", "build")]
+    assert asked[0] == ("remove", {"ref": name})
+    assert asked[1][0] == "build"

@@ -106,7 +106,8 @@ def _image(state: State, image: Image, folder: Path) -> str:
     again, name = folder / f"{image.name}.tar", f"{AGAIN}{image.name}:{key[:16]}"
     # What a comparison left that was killed would lose its name to this one, and be taken for the
     # image itself.
-    state.engine.remove(name)
+    if state.engine.inspect(name) is not None:
+        state.engine.remove(name)
     try:
         building.build(
             state,
