@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import DOIT, Copy
-from tests.support import engines
+from tests.support import disks, engines
 
 PROJECT = """\
 lading: 1
@@ -313,17 +313,8 @@ def test_no_engine(small: Copy) -> None:
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 3 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)],
-        capture_output=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode().strip()}")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with disks.small(tmp_path / "disk", 3) as folder:
+        yield folder
 
 
 def test_the_disk_is_full_while_fetching(small: Copy, tiny_disk: Path) -> None:

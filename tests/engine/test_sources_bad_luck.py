@@ -17,7 +17,7 @@ from lading.engines import Engine
 from lading.parts import PRODUCT
 from tests.e2e.conftest import DOIT, plain_environ
 from tests.engine.test_sources import project, with_modes, with_tools
-from tests.support import images
+from tests.support import disks, images
 from tests.support.engines import Running
 from tests.support.projects import Trial
 
@@ -147,17 +147,8 @@ def test_killed_in_make(here: Here) -> None:
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 2 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)],
-        capture_output=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode().strip()}")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with disks.small(tmp_path / "disk", 2) as folder:
+        yield folder
 
 
 def test_a_full_disk_behind_the_build(here: Here, tiny_disk: Path, tmp_path: Path) -> None:

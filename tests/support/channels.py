@@ -21,25 +21,25 @@ import sys
 import sysconfig
 import tarfile
 import tempfile
-import threading
 import time
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
-from types import TracebackType
 from typing import Any, cast
 
 import pytest
+
+from tests.support.listening import Listening
 
 PLACEHOLDER = "/opt/anaconda1anaconda2anaconda3/and/so/on/until/it/is/long/enough"
 DAY = datetime(2025, 1, 1, tzinfo=UTC)
 FORMATS = (".conda", ".tar.bz2")
 
 
-class Channel:
+class Channel(Listening):
     """A channel in a folder, with a server for it that runs until it is stopped."""
 
     def __init__(
@@ -57,37 +57,16 @@ class Channel:
         for subdir in self.records:
             (self.folder / subdir).mkdir(parents=True)
         handler = partial(_Handler, self, directory=str(folder))
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self._thread.start()
-
-    def __enter__(self) -> Channel:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
+        self.listen(handler)
 
     @property
     def alias(self) -> str:
         """What the channel's name stands behind."""
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return self.origin
 
     @property
     def url(self) -> str:
         return f"{self.alias}/{self.name}"
-
-    def stop(self) -> None:
-        """Goes down: nothing listens there any more. A second time does nothing."""
-        if self._thread.is_alive():
-            self._server.shutdown()
-            self._thread.join()
-            self._server.server_close()
 
     def package(
         self,

@@ -12,19 +12,18 @@ import io
 import json
 import os
 import tarfile
-import threading
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from html import escape
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from types import TracebackType
 from urllib.parse import quote, unquote
 
 import pytest
 
 from lading.requirements import normalised
+from tests.support.listening import Listening
 
 JSON = "application/vnd.pypi.simple.v1+json"
 LONG_AGO = "2020-01-01T00:00:00Z"
@@ -45,7 +44,7 @@ class Upload:
         return hashlib.sha256(self.data).hexdigest()
 
 
-class Index:
+class Index(Listening):
     """An index that runs until it is stopped; `url` is its root, credentials included."""
 
     def __init__(self, *, user: str = "", password: str = "") -> None:
@@ -57,26 +56,7 @@ class Index:
         self.statuses: dict[str, int] = {}
         """What is answered instead, by the last part of a path: a project or a file."""
         self.requests: list[str] = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self._thread.start()
-
-    def __enter__(self) -> Index:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
-
-    @property
-    def origin(self) -> str:
-        """Scheme, host and port, without credentials."""
-        return f"http://127.0.0.1:{self._server.server_port}"
+        self.listen(_handler(self))
 
     @property
     def url(self) -> str:
@@ -86,13 +66,6 @@ class Index:
     def file_url(self, name: str) -> str:
         """Where one file is, without credentials."""
         return f"{self.origin}/files/{quote(name)}"
-
-    def stop(self) -> None:
-        """Goes down: nothing listens there any more. A second time does nothing."""
-        if self._thread.is_alive():
-            self._server.shutdown()
-            self._thread.join()
-            self._server.server_close()
 
     def add(
         self, project: str, name: str, data: bytes, *, at: str = LONG_AGO, requires_python: str = ""
