@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from lading.console import counted
-from lading.layers.conda import CondaLock
-from lading.layers.conda_kind import CONDA, comparison
 from lading.project import Image
 from lading.state import State
 
@@ -16,6 +14,9 @@ def current(state: State, image: Image) -> bool:
 
 def make(state: State, image: Image) -> str:
     """Prints the comparison of the variables before and after, as it was found when locked."""
+    from lading.layers.conda import CondaLock
+    from lading.layers.conda_kind import CONDA, comparison
+
     lock = state.layer_lock(image, CONDA)
     assert isinstance(lock, CondaLock)
     for line in comparison(lock).splitlines():
