@@ -16,6 +16,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
+from msgspec.structs import asdict
 
 from lading import debian
 from lading.debian import Deb
@@ -69,7 +70,7 @@ def base_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Base]:
             wanted = [Artifact(name=deb.file, sha256=deb.sha256, size=deb.size) for deb in debs]
             store.fetch(wanted, lambda _: debian.locate(debs, mirrors))
             job = cache / f"{suite}.json"
-            rows = [{key: getattr(deb, key) for key in Deb.__dataclass_fields__} for deb in debs]
+            rows = [asdict(deb) for deb in debs]
             files = {deb.sha256: str(store.path(deb.sha256)) for deb in debs}
             text = {"suite": suite, "epoch": EPOCH, "debs": rows, "files": files}
             job.write_text(json.dumps(text))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import os
@@ -136,7 +137,7 @@ def mirror(pristine: Mirror, tmp_path: Path) -> Mirror:
     root = tmp_path / "mirror"
     shutil.copytree(pristine.root, root)
     stanzas = {suite: list(texts) for suite, texts in pristine.stanzas.items()}
-    return Mirror(**{**vars(pristine), "root": root, "stanzas": stanzas})
+    return dataclasses.replace(pristine, root=root, stanzas=stanzas)
 
 
 @pytest.fixture
