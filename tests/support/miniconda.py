@@ -260,8 +260,14 @@ def _bytecode(made: Path, folder: Path) -> Path:
     out = folder / "bytecode.tar"
     with tarfile.open(out, "w") as tar:
         for path in sorted(library.rglob("*.pyc")):
-            tar.add(path, str(path.relative_to(folder)))
+            tar.add(path, str(path.relative_to(folder)), filter=_dated)
     return out
+
+
+def _dated(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """So that the image is the same whenever it is made: tests compare what is built on it."""
+    member.mtime = 0
+    return member
 
 
 def _joined(first: bytes, *more: Path) -> bytes:

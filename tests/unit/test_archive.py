@@ -176,6 +176,11 @@ def pieces(data: bytes, size: int) -> Iterator[bytes]:
         yield data[at : at + size]
 
 
+def packed(data: bytes) -> bytes:
+    """As gzip does, but with no time in it: a second later it would have another digest."""
+    return gzip.compress(data, mtime=0)
+
+
 def exported(data: bytes, out: Path, size: int = 1 << 15, platform: str = PLATFORM) -> bytes:
     archive.export(pieces(data, size), out, name=NAME, platform=platform)
     return out.read_bytes()
@@ -207,9 +212,7 @@ images = st.builds(
     size=st.integers(1, 40_000),
     turned=st.booleans(),
     form=st.sampled_from([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]),
-    pack=st.sampled_from(
-        [bytes, gzip.compress, lambda x: gzip.compress(x[:99]) + gzip.compress(x[99:])]
-    ),
+    pack=st.sampled_from([bytes, packed, lambda x: packed(x[:99]) + packed(x[99:])]),
 )
 def test_one_image_gives_the_same_bytes_from_every_layout(
     made: Made, size: int, turned: bool, form: Form, pack: Callable[[bytes], bytes]

@@ -28,7 +28,7 @@ def record(path: Path, archive: Archive, *, key: str, name: str) -> None:
 def current(tar: Path, record: Path, key: str) -> bool:
     """Whether the record names this key and the archive has the record's size: one stat."""
     try:
-        found = json.loads(record.read_text(encoding="utf-8"))
+        found = json.loads(record.read_bytes())
         size = tar.stat().st_size
     except (OSError, ValueError, RecursionError):
         return False

@@ -44,7 +44,7 @@ def checks(image: Image) -> str:
 def read(state: State, image: Image) -> dict[str, Any]:
     """check.json as it lies there; empty if there is none, or half of one."""
     try:
-        found = json.loads(state.check_file(image).read_text())
+        found = json.loads(state.check_file(image).read_bytes())
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
