@@ -280,7 +280,7 @@ def test_large_layers_are_hashed_while_they_come(tmp_path: Path) -> None:
 @settings(max_examples=80, deadline=None)
 @given(data=st.data(), layout=st.sampled_from(LAYOUTS))
 def test_an_engine_that_goes_away_leaves_nothing(data: st.DataObject, layout: Any) -> None:
-    whole = tarred(layout(image(*LAYERS, LAYERS[0]), gzip.compress))
+    whole = tarred(layout(image(*LAYERS, LAYERS[0]), packed))
     length = data.draw(st.integers(0, len(whole) - 1))
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "x.tar")
