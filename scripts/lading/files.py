@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,7 +36,32 @@ def canonical_json(value: Any) -> bytes:
 
 def digest_of(value: Any) -> str:
     """The sha256 of the canonical JSON of plain data, in hexadecimal."""
-    return hashlib.sha256(canonical_json(value)).hexdigest()
+    # The same bytes in a tenth of the time. Not above: what reads archives gets by without it.
+    from msgspec.json import encode
+
+    return hashlib.sha256(encode(value, order="sorted")).hexdigest()
+
+
+def content_of(path: Path | str) -> bytes:
+    """What is in a small file. Each run reads some for each image; pathlib takes twice as long."""
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+        return file.read()
+
+
+def resolved(root: str, path: str) -> str:
+    """`os.path.realpath` of a path below a folder that is resolved already.
+
+    Only what is below is looked at: for the files of a thousand images that is half the time.
+    """
+    at = root = root.rstrip("/")
+    try:
+        for part in path.split("/"):
+            at = f"{at}/{part}"
+            if part in ("", ".", "..") or stat.S_ISLNK(os.lstat(at).st_mode):
+                return os.path.realpath(f"{root}/{path}")
+    except OSError:
+        return os.path.realpath(f"{root}/{path}")
+    return at
 
 
 @contextmanager

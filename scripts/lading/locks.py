@@ -13,6 +13,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from lading.errors import LadingError
+from lading.files import content_of
 
 FORMAT = 1
 
@@ -63,16 +64,18 @@ HEADER = re.compile(
 )
 
 
-def read(path: Path) -> str | None:
+def read(path: Path | str) -> str | None:
     """The text of a lock file; None if there is none. Raises `LadingError` if it is no text."""
     try:
-        return path.read_text(encoding="utf-8")
+        text = content_of(path).decode("utf-8")
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise LadingError(
             f"{path}: can't be read", why=str(error), do="delete it, and lock again"
         ) from error
+    # As git leaves it on Windows.
+    return text.replace("\r\n", "\n") if "\r" in text else text
 
 
 def split(text: str, path: str) -> tuple[Header, str]:

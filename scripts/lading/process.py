@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,9 @@ from pathlib import Path
 from msgspec import Struct
 
 from lading.errors import EnvironmentProblem
+
+NO_ROOM = re.compile(r"No space left on device|Disk quota exceeded")
+"""What programs say when the disk is full."""
 
 _running: set[subprocess.Popen[str]] = set()
 

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from msgspec import Struct
 
 from lading.errors import DeclarationError, LadingError
+from lading.files import content_of, resolved
 from lading.net import redact
 from lading.store import Artifact
 
@@ -157,7 +158,7 @@ def read(
             return
         try:
             # In strings: it is done for each image of each run, and pathlib is slow.
-            real = os.path.realpath(f"{home}/{path}")
+            real = resolved(home, path)
             first = path.partition("/")[0]
             outside = first in ("", ".", "..") and PurePosixPath(path).parts[:1] in _OUTSIDE
             if outside or not f"{real}/".startswith(f"{home.rstrip('/')}/"):
@@ -166,7 +167,7 @@ def read(
             if real in within:
                 problems.append(f"{said_by}: {path} includes itself by way of a symbolic link")
                 return
-            files[path] = given[path] if path in given else Path(real).read_bytes()
+            files[path] = given[path] if path in given else content_of(real)
         except (OSError, RuntimeError, ValueError) as error:
             why = getattr(error, "strerror", None) or str(error)
             problems.append(f"{said_by}: {path} can't be read: {why}")

@@ -222,18 +222,21 @@ class _UpToDate:
             return False
 
 
-class _Clean:
-    """What `doit clean` calls: an engine that is not there has nothing to clean."""
+class _Clean(BaseAction):  # type: ignore[misc]
+    """What `doit clean` does: an engine that is not there has nothing to clean."""
 
     def __init__(self, clean: Callable[[State, Any], None], state: State, thing: Any) -> None:
         self.clean, self.state, self.thing = clean, state, thing
-        self.__name__ = "clean"
 
-    def __call__(self) -> None:
+    def execute(self, out: object = None, err: object = None) -> None:
+        """Never a failure: what can't be cleaned is said."""
         try:
             self.clean(self.state, self.thing)
         except LadingError as error:
             self.state.console.note(f"not cleaned: {error}")
+
+    def __str__(self) -> str:
+        return "clean"
 
 
 _state: State | None = None

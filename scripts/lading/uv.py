@@ -173,14 +173,15 @@ def resolve(
     runner: Runner = here,
     builds: bool = False,
     installed: Mapping[str, str] | None = None,
+    note: Callable[[str], None] = lambda _: None,
 ) -> tuple[Version, ...]:
     """The versions that satisfy the requirement files on the target, sorted by name.
 
     `pinned` are kept where they still fit. What is `installed` there, version by name, is all that
-    there is of these packages; they need nothing more, and are not in the answer. With `builds`,
-    sdists may be built to learn what they need: then the `runner` must be one with the target's
-    own Python. Raises `NotResolved` with uv's explanation, `NotAnswered` where an index can't be
-    asked.
+    there is of these packages; they need nothing more, and are not in the answer; `note` is told
+    of an extra that somebody wants of them. With `builds`, sdists may be built to learn what they
+    need: then the `runner` must be one with the target's own Python. Raises `NotResolved` with
+    uv's explanation, `NotAnswered` where an index can't be asked.
     """
     with tempfile.TemporaryDirectory(prefix="lading-uv-") as name:
         folder = Path(name)
@@ -191,7 +192,7 @@ def resolve(
             at.write_text(text)
         answer = folder / "answer.txt"
         answer.write_text("".join(pin.requirement + "\n" for pin in pinned))
-        arguments = ["pip", "compile", "--quiet", "--no-header", "--annotation-style", "split"]
+        arguments = ["pip", "compile", "--no-header", "--annotation-style", "split"]
         arguments += ["--no-config", *target.arguments(), "--output-file", answer.name]
         arguments += [] if builds else ["--no-build"]
         for package in no_binary:
@@ -203,11 +204,24 @@ def resolve(
         if build_constraints:
             (folder / "build-constraints.txt").write_text("\n".join(build_constraints) + "\n")
             arguments += ["--build-constraints", "build-constraints.txt"]
-        finished = runner([*arguments, *map(_read_as, sources.asked)], folder, environment)
+        arguments += map(_read_as, sources.asked)
+        if installed:
+            # Not told to be quiet, it says what nobody brings along.
+            finished = runner(arguments, folder, environment)
+            said = f"{finished.output}\n{finished.errors}"
+            lacking = _LACKING.findall(said) if not finished.code else []
+            for name, extra in dict.fromkeys(lacking):
+                note(
+                    f"  {name}[{extra}] is wanted, and {name} is conda's: what that extra needs "
+                    "is not locked; name it, if it is needed"
+                )
+        if not installed or finished.code:
+            finished = runner([*arguments, "--quiet"], folder, environment)
         _asked(finished, texts)
         return _versions(answer.read_text())
 
 
+_LACKING = re.compile(r"package `([\w.-]+) @ [^`]*` does not have an extra named `([^`]+)`")
 _YAML = re.compile(r"(\.ya?ml)\.in\b")
 
 

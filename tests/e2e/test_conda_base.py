@@ -35,6 +35,19 @@ images:
       - test "$CONDA_PREFIX" = /opt/conda
       - python -c "import module; open(module.__cached__); assert module.PREFIX == '/opt/conda'"
       - test "$(conda list tool | sed -n '/^tool/p')"
+  topped:
+    base: miniconda3
+    conda:
+      channels: [lab]
+      packages: [tool=2]
+      installer: conda
+      environments: {{aside: {{packages: [tool=1]}}}}
+    pip: {{requirements: requirements.in}}
+    test:
+      - test "$(command -v python)" = /opt/conda/bin/python
+      - python -c "import module, requests_toolbelt as top; assert '/opt/conda/' in top.__file__"
+      - test "$(conda list tool | sed -n '/^tool/p')"
+      - test "$(/opt/aside/bin/tool)" = "/opt/aside /opt/conda/share/tool"
   exported:
     base: miniconda3
     conda: {{channels: [lab], packages: [tool<2], installer: conda, locker: conda-export}}
@@ -143,6 +156,24 @@ def test_a_trial_install_is_locked(lab: Copy, channel: Channel) -> None:
     ]
     assert "127.0.0.1" not in (folder / "conda.lock").read_text()
     assert "nothing to do" in lab.done("lock:exported")
+
+
+def test_pip_on_top_of_what_the_bases_own_conda_has(lab: Copy) -> None:
+    lab.write("requirements.in", "requests-toolbelt==1.0.0\n")
+    lab.done("check:topped")
+    folder = lab.root / "locks/images/topped/linux-amd64"
+    # What it needs the base has, from a conda package that is not locked.
+    pins = re.findall("^([a-z-]+)==", (folder / "requirements.txt").read_text(), re.MULTILINE)
+    assert pins == ["requests-toolbelt"]
+    said = (folder / "prefix.yaml").read_text()
+    assert '\n  requests: "' in said
+    assert '\n  module: "' not in said  # the package has no metadata of Python's
+    assert "nothing to do" in lab.done("check:topped")
+
+    lab.write("requirements.in", "requests[socks]\n")
+    refused = lab.run("lock:topped")
+    assert refused.code == 3
+    assert "conda installs requests" in refused.output
 
 
 def layers(archive: tarfile.TarFile) -> list[dict[str, bytes]]:

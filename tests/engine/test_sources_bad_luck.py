@@ -47,6 +47,10 @@ install:
 \tmkdir -p $(DESTDIR)/usr/lib
 \tfor one in 1 2 3 4; do head -c 1000000 /dev/urandom >$(DESTDIR)/usr/lib/$$one; done
 """
+FILLS = b"""\
+all:
+\thead -c 200000000 /dev/zero >/dev/shm/large
+"""
 FAILS = b"""\
 all:
 \t@for one in $$(seq 50); do echo "line $$one"; done; exit 3
@@ -167,6 +171,17 @@ def test_a_full_disk_behind_the_build(here: Here, tiny_disk: Path, tmp_path: Pat
     code, output = here.doit("build:source:slow@box")
     assert code == 0, output
     assert here.kept() == [PRODUCT, PRODUCT]
+
+
+def test_a_full_disk_in_make(here: Here, tmp_path: Path) -> None:
+    """/dev/shm is a small one, in any build."""
+    served(tmp_path, FILLS)
+    code, output = here.doit("build:source:slow@box")
+    assert code == 2, output
+    assert "No space left on device" in output
+    assert "free some room where the engine builds" in output
+    assert here.kept() == []
+    assert here.parts() == []
 
 
 @pytest.mark.parametrize("step", ["configure", "make"])

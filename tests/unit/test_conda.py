@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,11 @@ from lading.conda import explicit, prefix, settled, worker
 from lading.conda.activation import Variable
 from lading.conda.channels import Channels
 from lading.conda.explicit import Package
+from lading.engines import RunResult
 from lading.errors import DeclarationError, EnvironmentProblem, LadingError
 from lading.facts import Facts
 from lading.files import sha256_of
-from lading.layers import conda, conda_image, conda_store
+from lading.layers import conda, conda_image, conda_own, conda_store
 from lading.layers.conda import CondaLock, Request
 from lading.layers.conda_kind import CONDA, comparison, constraints, moved, pip_requirements
 from lading.layers.conda_section import CondaSection
@@ -863,6 +864,54 @@ def test_the_bases_own_conda_keeps_its_python(channel: Channel, tools: Tools, as
     assert versions(lock) == {"python": "3.9.5"}
     elsewhere = asked("python", facts=own, prefix="/opt/packages")
     assert versions(conda.lock(elsewhere, None, tools)) == {"python": "3.12.4"}
+
+
+def test_what_the_bases_own_conda_leaves_counts_for_pip(
+    channel: Channel, tools: Tools, asked: Ask
+) -> None:
+    ran: list[Sequence[str]] = []
+    has = [["Some_Thing", "1.5", "some-thing"], ["libfoo", "0", "libfoo"], ["by.pip", "2", ""]]
+    result = RunResult(code=0, output=f"a warning\n@lading has {json.dumps(has)}\n")
+
+    def run(command: Sequence[str], **_: object) -> RunResult:
+        ran.append(command)
+        return result
+
+    there = replace(tools, in_base=lambda: run)
+    request = replace(asked("libfoo", installer="conda", facts=by_conda()), upon="sha256:1")
+    assert request.digest != replace(request, upon="sha256:2").digest
+    lock = conda.lock(request, None, there)
+    assert lock.distributions == {"some-thing": "1.5", "by-pip": "2"}
+    ((program, _, _, prefix),) = ran
+    assert (program, prefix) == ("/opt/conda/bin/python", "/opt/conda")
+
+    result = RunResult(code=1, output="no such file")
+    with pytest.raises(LadingError, match="what the base has in /opt/conda can't be found out"):
+        conda.lock(request, None, there)
+    # Nobody is asked where pip has nothing to put there.
+    conda.lock(asked("libfoo", installer="conda", facts=by_conda()), None, tools)
+
+
+def test_the_python_packages_of_a_prefix_are_read(tmp_path: Path) -> None:
+    prefix = tmp_path / "[conda]"
+    site = prefix / "lib/python3.9/site-packages"
+    for name, file in (("a-1.dist-info", "METADATA"), ("b.egg-info", "PKG-INFO")):
+        (site / name).mkdir(parents=True)
+        (site / name / file).write_text(f"Name: {name[0]}\nVersion: 1\n\nName: no\n")
+    (site / "c-2.egg-info").write_bytes(b"Summary: \xff\nName: c\nVersion: 2\n")
+    (site / "broken.dist-info").mkdir()
+    (prefix / "conda-meta").mkdir()
+    inside = "lib/python3.9/site-packages/a-1.dist-info/METADATA"
+    record = {"name": "conda-a", "files": [inside]}
+    (prefix / "conda-meta/conda-a-1-0.json").write_text(json.dumps(record))
+    run = subprocess.run(
+        [sys.executable, "-c", conda_own.LOOK, str(prefix)], capture_output=True, check=True
+    )
+    assert json.loads(run.stdout.decode().partition("@lading has ")[2]) == [
+        ["a", "1", "conda-a"],
+        ["b", "1", ""],
+        ["c", "2", ""],
+    ]
 
 
 # -- activation -----------------------------------------------------------------------------

@@ -214,11 +214,6 @@ def test_the_pip_section_of_environment_yaml_is_a_layer(loaded: Load) -> None:
         ("", ENVIRONMENT, "more.yaml has a section `pip:`, but conda installs no Python"),
         ("python=3.12.3", ENVIRONMENT, "conda installs python-3.12.3-0_73_pypy"),
         ("python=3.13", ENVIRONMENT, "conda installs python-3.13.1-h1_0_cp313t"),
-        (
-            "python=3.12.4",
-            ENVIRONMENT + "      installer: conda\n",
-            "pip's packages can't go on top of `installer: conda` yet",
-        ),
     ],
 )
 def test_what_pip_goes_on_top_of(
@@ -241,6 +236,32 @@ def test_what_pip_goes_on_top_of(
         "3.12.4",
     )
     assert request.sources.asked == ("more.yaml",)
+
+
+def test_pip_goes_on_top_of_what_the_bases_own_conda_installs(
+    loaded: Load, channel: Channel, tmp_path: Path
+) -> None:
+    yaml = ENVIRONMENT + "      installer: conda\n"
+    project = loaded(yaml, more="dependencies: [tool, {pip: [a]}]\n")
+    own = Facts(
+        python="/opt/conda/bin/python", python_version="3.9.2", conda="/opt/conda", glibc="2.41"
+    )
+    base = replace(BASE, facts=own, digest="sha256:1")
+    lock = of_conda(project, "", channel, tmp_path)
+    above = replace(subject(project, conda=lock), base=base, facts=own)
+    assert conda_kind.CONDA.request(above).upon == "sha256:1"
+    request = PIP.request(above)
+    assert request.below is not None
+    assert (request.below.prefix, request.below.stage) == ("/opt/conda", None)
+    assert request.facts.python == "/opt/conda/bin/python"
+
+    # A prefix beside its own is as any other.
+    yaml += "      prefix: /opt/lab\n"
+    project = loaded(yaml, more="dependencies: [tool, {pip: [a]}]\n")
+    above = replace(subject(project, conda=lock), base=base, facts=own)
+    assert conda_kind.CONDA.request(above).upon == ""
+    with pytest.raises(DeclarationError, match="but conda installs no Python"):
+        PIP.request(above)
 
 
 def test_where_conda_has_no_python_the_bases_own_is_taken(

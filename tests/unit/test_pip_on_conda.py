@@ -77,11 +77,16 @@ def asked(tmp_path: Path) -> Ask:
     return ask
 
 
-def locked(asked: Request, tmp_path: Path, old: PipLock | None = None) -> PipLock:
+def locked(
+    asked: Request,
+    tmp_path: Path,
+    old: PipLock | None = None,
+    note: Callable[[str], None] = print,
+) -> PipLock:
     def no_engine() -> uv.Runner:
         raise AssertionError("no engine is needed")
 
-    return pip.lock(asked, old, Store(tmp_path / "store"), {}, in_base=no_engine)
+    return pip.lock(asked, old, Store(tmp_path / "store"), {}, in_base=no_engine, note=note)
 
 
 def test_what_conda_installs_is_taken(index: Index, asked: Ask, tmp_path: Path) -> None:
@@ -131,6 +136,19 @@ def test_what_conda_can_not_answer(asked: Ask, line: str, said: str) -> None:
     assert said in refused.value.what
     asked("a[extra]\nsix[]\n")
     asked(f"{line}\n", below=None)
+
+
+def test_an_extra_that_somebody_wants_of_conda_s_is_told_of(
+    index: Index, asked: Ask, tmp_path: Path
+) -> None:
+    index.wheel("wants", "1.0", requires=["six[more]>=1", "six[more]"])
+    notes: list[str] = []
+    lock = locked(asked("wants\na\n"), tmp_path, note=notes.append)
+    assert [pin.name for pin in lock.pins] == ["a", "wants"]
+    assert notes == [
+        "  six[more] is wanted, and six is conda's: what that extra needs is not locked; name it, "
+        "if it is needed"
+    ]
 
 
 def test_nothing_goes_over_what_can_not_be_compared(

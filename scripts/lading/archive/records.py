@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lading.files import write_text
+from lading.files import content_of, write_text
 
 if TYPE_CHECKING:
     from lading.archive.writing import Archive
@@ -25,11 +26,11 @@ def record(path: Path, archive: Archive, *, key: str, name: str) -> None:
     write_text(path, json.dumps(found, indent=2, ensure_ascii=False) + "\n")
 
 
-def current(tar: Path, record: Path, key: str) -> bool:
+def current(tar: Path | str, record: Path | str, key: str) -> bool:
     """Whether the record names this key and the archive has the record's size: one stat."""
     try:
-        found = json.loads(record.read_bytes())
-        size = tar.stat().st_size
+        found = json.loads(content_of(record))
+        size = os.stat(tar).st_size  # noqa: PTH116 (one an image; pathlib is slow)
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(found, dict) and found.get("key") == key and found.get("size") == size

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from lading.debian.packages import PATH, Deb
 from lading.errors import EnvironmentProblem, LadingError
+from lading.process import NO_ROOM, run
 
 PREFIX = "lading-base-"
 NEEDED = 3 << 30
@@ -163,8 +164,6 @@ def _mmdebstrap(
     architecture: str,
     log: Callable[[str], None],
 ) -> None:
-    from lading.process import run
-
     names = sorted(deb.name for deb in debs)
     mode = "root" if os.geteuid() == 0 else "unshare"
     command = [
@@ -206,7 +205,7 @@ def failure(suite: str, output: str) -> LadingError:
     """What mmdebstrap failed of, with the end of its log."""
     last = "\n".join(output.splitlines()[-20:])
     what = f"mmdebstrap could not make the base Debian {suite}"
-    if "No space left on device" in output or "Disk quota exceeded" in output:
+    if NO_ROOM.search(output):
         return EnvironmentProblem(
             f"{what}: no room left on the disk", why=last, do="free some room, or set TMPDIR"
         )
@@ -222,8 +221,6 @@ def failure(suite: str, output: str) -> LadingError:
 
 def _isolation() -> list[str]:
     """What the command is run through: namespaces, where root may have them."""
-    from lading.process import run
-
     if os.geteuid() != 0 or not (shutil.which("unshare") and shutil.which("setpriv")):
         return []  # mmdebstrap makes some itself
     spaces = ["unshare", *NAMESPACES, "--mount-proc"]

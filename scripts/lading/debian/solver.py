@@ -13,6 +13,7 @@ from lading.debian.aptroot import AptRoot, messages, suites_in
 from lading.debian.mirrorlist import mirrors as mirrors_of
 from lading.debian.packages import Deb, debian_architecture
 from lading.errors import DeclarationError, EnvironmentProblem, LadingError
+from lading.process import NO_ROOM
 
 if TYPE_CHECKING:
     from lading.process import Finished
@@ -132,7 +133,6 @@ EXPIRED = re.compile(r"is expired|is not valid yet|(EXP|REV)KEYSIG|Release file 
 UNSIGNED = re.compile(r"NO_PUBKEY|BADSIG|is not signed|signatures? (couldn't|were invalid)|NODATA")
 TORN = re.compile(r"Hash Sum mismatch|unexpected size|Mirror sync in progress")
 MISSING = re.compile(r"does (not|no longer) have a Release file|\b404\b|File not found")
-FULL = re.compile(r"No space left on device|Disk quota exceeded")
 
 
 def update_error(
@@ -146,7 +146,7 @@ def update_error(
     text, why = "\n".join(lines), "\n".join(lines[:12])
     mirror = mirrors["debian"]
     variables = "$LADING_DEBIAN_MIRROR, $LADING_DEBIAN_SECURITY_MIRROR"
-    if FULL.search(text):
+    if NO_ROOM.search(text):
         return EnvironmentProblem("no room left on the disk for Debian's indexes", why=why)
     if EXPIRED.search(text):
         return LadingError(

@@ -53,7 +53,8 @@ KERNEL = "4.18"
 
 class Request(Struct, frozen=True, kw_only=True, dict=True):
     """Everything a conda lock is made from. `overridden`: variables that the image sets itself.
-    `environment`: of several prefixes which one; empty for the first.
+    `environment`: of several prefixes which one; empty for the first. `upon`: where pip's packages
+    go on top of what a base's own conda has installed into its own prefix, the base's digest.
     """
 
     image: str
@@ -66,6 +67,7 @@ class Request(Struct, frozen=True, kw_only=True, dict=True):
     as_of: date | None
     overridden: tuple[str, ...] = ()
     environment: str = ""
+    upon: str = ""
 
     @property
     def where(self) -> str:
@@ -83,8 +85,7 @@ class Request(Struct, frozen=True, kw_only=True, dict=True):
     @property
     def constraints(self) -> tuple[str, ...]:
         """What holds although nobody asks for it: a base's own conda needs the base's Python."""
-        own = self.section.installer == "conda" and self.section.prefix == self.facts.conda
-        if own and self.facts.python.startswith(f"{self.facts.conda}/"):
+        if own(self.section, self.facts) and self.facts.python.startswith(f"{self.facts.conda}/"):
             return (f"python={'.'.join(self.facts.python_version.split('.')[:2])}.*",)
         return ()
 
@@ -122,6 +123,7 @@ class Request(Struct, frozen=True, kw_only=True, dict=True):
                 "as-of": str(self.as_of or ""),
                 "overridden": self.overridden,
                 **({} if self.section.locker == LOCKERS[0] else {"locker": self.section.locker}),
+                **({"upon": self.upon} if self.upon else {}),
             }
         )
 
@@ -135,9 +137,11 @@ def request(
     as_of: date | None,
     overridden: Sequence[str] = (),
     named: str = "",
+    below_pip: str = "",
 ) -> Request:
-    """Reads what is wanted, once; `named` is the environment, of several prefixes. Raises
-    `DeclarationError` for what can't be locked.
+    """Reads what is wanted, once; `named` is the environment, of several prefixes; `below_pip` the
+    digest of the base, where pip's packages go on top. Raises `DeclarationError` for what can't be
+    locked.
     """
     where = _where(image, named)
     section = placed(where, section, facts)
@@ -166,7 +170,13 @@ def request(
         as_of=as_of,
         overridden=tuple(sorted(overridden)),
         environment=named,
+        upon=below_pip if own(section, facts) else "",
     )
+
+
+def own(section: CondaSection, facts: Facts) -> bool:
+    """Whether the base's own conda installs into its own prefix. What is there already stays."""
+    return section.installer == "conda" and section.prefix == facts.conda
 
 
 def _where(image: str, named: str) -> str:
@@ -375,7 +385,7 @@ def lock(asked: Request, old: CondaLock | None, tools: Tools) -> CondaLock:
     `old` are kept where they still fit. Raises `LadingError` with the solver's explanation.
     """
     from lading.conda.channels import Channels
-    from lading.layers import conda_store, conda_trial
+    from lading.layers import conda_own, conda_store, conda_trial
 
     channels = Channels(environ=tools.environ, named=asked.urls)
     for line in asked.wanted.ignored:
@@ -392,6 +402,7 @@ def lock(asked: Request, old: CondaLock | None, tools: Tools) -> CondaLock:
         raise LadingError(f"{foreign[0].file} is for {foreign[0].subdir}, not {asked.subdir}")
     refuse_unread(asked, packages)
     contents = conda_store.fetched(packages, channels, tools)
+    stays = conda_own.distributions(asked, packages, tools) if asked.upon else {}
     made = CondaLock(
         header=Header(command="", date=locks.today(), inputs=""),
         packages=packages,
@@ -400,9 +411,12 @@ def lock(asked: Request, old: CondaLock | None, tools: Tools) -> CondaLock:
         variables=(),
         scripts=tuple((c.name, c.scripts) for c in contents if c.scripts),
         distributions={
-            normalised(name): version
-            for one in contents
-            for name, version in sorted(one.distributions)
+            **stays,
+            **{
+                normalised(name): version
+                for one in contents
+                for name, version in sorted(one.distributions)
+            },
         },
         texts={"conda.lock": body},
     )

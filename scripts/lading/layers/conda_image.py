@@ -29,7 +29,8 @@ def contribute(asked: Request, lock: CondaLock) -> Contribution:
     by_conda = asked.section.installer == "conda"
     files, steps = _by_conda(asked, lock) if by_conda else _as_a_whole(lock)
     # Against its Python packages of pip's are built; bytecode is of no use there.
-    here = [step for step in steps if step.why != COMPILED] if lock.python_version else []
+    has_python = lock.python_version or asked.upon
+    here = [step for step in steps if step.why != COMPILED] if has_python else []
     path = next((v.value for v in lock.variables if v.name == "PATH"), "")
     return Contribution(
         tools=tuple(here),

@@ -39,6 +39,7 @@ class Conda(Kind[Request, CondaLock]):
             subject.project.platform,
             subject.image.as_of,
             tuple(subject.image.env),
+            below_pip=subject.base.digest if _has_pip(subject) else "",
         )
 
     def read(self, folder: Path) -> CondaLock | None:
@@ -128,21 +129,17 @@ def below(subject: Subject) -> Below | None:
     if image.conda is None or not isinstance(lock, CondaLock):
         return None
     where = f"images.{image.name}"
-    if image.conda.installer == "conda":
-        raise DeclarationError(
-            f"{where}: pip's packages can't go on top of `installer: conda` yet",
-            why="what the base's own conda has there already is not known when they are locked",
-            do="leave `installer` out, or take them from a conda channel",
-        )
+    facts = subject.base.facts
+    own = conda.own(conda.placed(f"{where}.conda", image.conda, facts), facts)
     python = next((package for package in lock.packages if package.name == "python"), None)
-    if python is None:
+    if python is None and not (own and subject.facts.python.startswith(f"{lock.prefix}/")):
         if pip_requirements(subject.project, image) is not None:
             raise DeclarationError(
                 f"{where}: {image.conda.file} has a section `pip:`, but conda installs no Python",
                 do="add python to its dependencies",
             )
         return None
-    if re.search(r"pypy|_cp[0-9]+t(?:_|$)", python.stem.rsplit("-", 1)[1]):
+    if python and re.search(r"pypy|_cp[0-9]+t(?:_|$)", python.stem.rsplit("-", 1)[1]):
         raise DeclarationError(
             f"{where}: pip's packages are locked for CPython with its lock, and conda installs "
             f"{python.stem}",
@@ -157,7 +154,18 @@ def below(subject: Subject) -> Below | None:
         conda_store.fetched(lock.packages, Channels(environ=tools.environ, named=asked.urls), tools)
         return conda_store.prepared(asked, lock, tools)
 
-    return Below(prefix=lock.prefix, distributions=constraints(lock), key=lock.key, stage=stage)
+    return Below(
+        prefix=lock.prefix,
+        distributions=constraints(lock),
+        key=lock.key,
+        stage=None if own else stage,
+    )
+
+
+def _has_pip(subject: Subject) -> bool:
+    return subject.image.pip is not None or (
+        pip_requirements(subject.project, subject.image) is not None
+    )
 
 
 def constraints(lock: CondaLock) -> Mapping[str, str]:

@@ -53,13 +53,14 @@ class Below(Struct, frozen=True, kw_only=True):
     """The conda prefix that pip's packages go into.
 
     distributions: the Python packages that conda installs there, normalised name (PEP 503) to
-    version. key: what the store has of the prefix is under it; `stage` brings it there as a tar.
+    version. key: what the store has of the prefix is under it; `stage` brings it there as a tar,
+    unless the base itself has the prefix.
     """
 
     prefix: str
     distributions: Mapping[str, str]
     key: str
-    stage: Callable[[Tools], Path]
+    stage: Callable[[Tools], Path] | None
 
 
 class Request(Struct, frozen=True, kw_only=True):
@@ -156,16 +157,17 @@ def _refuse_over_conda(found: Sources, below: Below) -> None:
 def read(folder: Path) -> PipLock | None:
     """The lock in this folder; None if there is none. Raises `LadingError` if it is damaged."""
     texts: dict[str, str] = {}
+    at = str(folder)
     for name in ("requirements.txt", "installer.txt"):
-        text = locks.read(folder / name)
+        text = locks.read(f"{at}/{name}")
         if text is None:
             return None
         texts[name] = text
-    for name in sorted(os.listdir(folder)):  # noqa: PTH208 - a glob takes 10x as long
+    for name in sorted(os.listdir(at)):  # noqa: PTH208 - a glob takes 10x as long
         if name.startswith("build-") and name.endswith(".txt"):
-            texts[name] = locks.read(folder / name) or ""
-    headers = {name: locks.split(text, f"{folder}/{name}")[0] for name, text in texts.items()}
-    pins = {name: requirements.parse(text, f"{folder}/{name}") for name, text in texts.items()}
+            texts[name] = locks.read(f"{at}/{name}") or ""
+    headers = {name: locks.split(text, f"{at}/{name}")[0] for name, text in texts.items()}
+    pins = {name: requirements.parse(text, f"{at}/{name}") for name, text in texts.items()}
     installer = pins.pop("installer.txt")
     if len(installer) != 1:
         raise LadingError(f"{folder / 'installer.txt'}: one package is expected there")
@@ -207,6 +209,7 @@ def lock(
     environment: Mapping[str, str],
     in_base: Callable[[], uv.Runner],
     asks_for: AsksFor = nothing_more,
+    note: Callable[[str], None] = lambda _: None,
 ) -> PipLock:
     """Resolves a request; pins of `old` are kept where they still fit.
 
@@ -223,7 +226,7 @@ def lock(
 
     with ThreadPoolExecutor(1) as beside:
         asked_for_tool = beside.submit(_tool, asked, old, store, environment)
-        versions = _versions(asked, old, environment, in_base)
+        versions = _versions(asked, old, environment, in_base, note)
         _refuse_twice(asked, versions)
         pins = _pinned(
             asked, versions, asked.section.no_binary, environment, demanded=asked.sources.hashes()
@@ -264,6 +267,7 @@ def _versions(
     old: PipLock | None,
     environment: Mapping[str, str],
     in_base: Callable[[], uv.Runner],
+    note: Callable[[str], None],
 ) -> tuple[uv.Version, ...]:
     """Wheels are preferred: an sdist is built, for what it needs, only where nothing else fits."""
     pinned = old.pins if old is not None else ()
@@ -277,6 +281,7 @@ def _versions(
                     pinned=pinned,
                     environment=environment,
                     installed=asked.installed,
+                    note=note,
                 )
             except uv.NotResolved as error:
                 if not error.wants_builds:
@@ -304,6 +309,7 @@ def _versions(
                 runner=runner,
                 builds=True,
                 installed=asked.installed,
+                note=note,
             )
         except uv.NotResolved as error:
             both = f"{wheels_only}\n\nand from source:\n{error.explanation}"

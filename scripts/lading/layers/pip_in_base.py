@@ -160,11 +160,12 @@ def _conda(request: Request, tools: Tools) -> list[Mount]:
     from lading.engines import Mount
 
     below = request.below
-    if below is None:
+    if below is None or below.stage is None:
         return []
+    stage = below.stage
 
     def unpack(out: Path) -> None:
-        tar = below.stage(tools)
+        tar = stage(tools)
         with tempfile.TemporaryDirectory(dir=out.parent) as folder, tarfile.open(tar) as archive:
             # Written by ourselves; a filter by name is not known to every Python 3.11.
             archive.extraction_filter = lambda member, _: member

@@ -57,6 +57,7 @@ class Pip(Kind[Request, PipLock]):
             environment,
             in_base=lambda: pip_in_base.runner(request, old, tools),
             asks_for=pip_in_base.asks_for(request, old, tools),
+            note=tools.note,
         )
         expected = set(map(normalised, request.section.no_binary))
         for pin in new.pins:

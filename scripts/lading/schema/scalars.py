@@ -15,6 +15,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
+from lading.files import resolved
 from lading.schema.nodes import Node, ScalarNode
 from lading.schema.problems import Place, any_of, quoted
 
@@ -178,7 +179,7 @@ class ProjectPath(Struct, frozen=True, kw_only=True):
         path = os.path.normpath(self.text.parse(node, place))
         root = str(place.report.root)
         try:
-            real = os.path.realpath(os.path.join(root, path))  # noqa: PTH118 (pathlib is slow: one a file)
+            real = resolved(root, path)
             if real == root:
                 raise place.rejected(
                     "expected a path below the project's folder, not the folder itself"
@@ -187,7 +188,7 @@ class ProjectPath(Struct, frozen=True, kw_only=True):
                 raise place.rejected(
                     f"{quoted(path)} is a symbolic link that leads out of the project"
                 )
-            mode = os.stat(real).st_mode  # noqa: PTH116 (see above)
+            mode = os.stat(real).st_mode  # noqa: PTH116 (pathlib is slow: one a file)
         except FileNotFoundError:
             raise place.rejected(f"there is no file {quoted(path)} in the project") from None
         except (OSError, ValueError) as error:  # ValueError: the name can't be encoded

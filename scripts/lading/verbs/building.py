@@ -9,8 +9,9 @@ from typing import IO
 
 from lading import engines
 from lading.console import Line, duration
-from lading.errors import LadingError
+from lading.errors import EnvironmentProblem, LadingError
 from lading.plan import KEY_LABEL
+from lading.process import NO_ROOM
 from lading.state import State
 
 NOISE = re.compile(r"#\d+ (sha256:|DONE|CACHED|\.\.\.|exporting|naming|writing)")
@@ -47,8 +48,11 @@ def build(
             )
         except engines.BuildFailed as failed:
             failed.context = context
-            if not failed.do:
-                failed.do = f"all of its output is in {log.relative_to(state.project.root)}"
+            whole = f"all of its output is in {log.relative_to(state.project.root)}"
+            if any(NO_ROOM.search(line) for line in failed.lines):
+                failed.exit_code = EnvironmentProblem.exit_code
+                whole = f"free some room where the engine builds, then run it again; {whole}"
+            failed.do = failed.do or whole
             raise
     info = state.engine.inspect(identity)
     if info is None or info.labels.get(KEY_LABEL) != key:
