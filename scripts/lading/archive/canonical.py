@@ -18,11 +18,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
-from lading.archive.growing import Growing, Waiting
+from lading.archive.growing import Growing, blocks, equal
 from lading.archive.normal import Normal, base_tree, plan
 from lading.archive.normal import settings as settings_of
 from lading.archive.saved import Content, Image, SavedLayer, check_platform, read_image
@@ -70,7 +71,7 @@ def export(
         with writing(out) as writer, ExitStack() as spool:
             base = _base_ahead(writer, normal, spool)
             image = read_image(
-                stream, lambda _, body: _spooled(body, out.parent, spool, writer.waiting, base)
+                stream, lambda member, body: _kept(member, body, out.parent, spool, base)
             )
             check_platform(image, platform)
             if normal is None:
@@ -136,26 +137,32 @@ def _normalised(
     made = Image(config=canonical_json(settings), settings=settings, layers=layers)
     sha256, size = writer.close(made.config, made.id, name)
     for layer in image.layers:
-        layer.verify()
+        if layer.diff_id not in base.delivered:
+            layer.verify()
     return _archive(made, sha256=sha256, size=size)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Base:
-    """The base's layers, which are in the archive by now, and the files in them."""
+    """The base's layers, which are in the archive by now, and the files in them.
+
+    `delivered`: the diff_ids of those that the engine has delivered, byte for byte. It had verified
+    them when it took them in; hashed they are only where it delivers something else.
+    """
 
     layers: tuple[SavedLayer, ...]
     tree: Tree
+    delivered: set[str]
 
 
 def _written(writer: Writer, layers: tuple[SavedLayer, ...]) -> _Base:
     for layer in layers:
         writer.layer(layer)
-    return _Base(layers=layers, tree=base_tree(layers))
+    return _Base(layers=layers, tree=base_tree(layers), delivered=set())
 
 
 def _base_ahead(writer: Writer, normal: Normal | None, spool: ExitStack) -> Future[_Base | None]:
-    """Writes the base's layers out of its own archive, if there is one, and verifies them.
+    """Writes the base's layers out of its own archive, if there is one.
 
     That is done while the engine still collects the image: Docker takes seconds before it
     delivers the first byte, and does not say which layer is the lowest until all are delivered.
@@ -174,9 +181,7 @@ def _base_ahead(writer: Writer, normal: Normal | None, spool: ExitStack) -> Futu
 def _base(writer: Writer, normal: Normal, file: BinaryIO) -> _Base | None:
     try:
         stream = Stream(iter(lambda: file.read(PIECE), b""), lambda _: None)
-        image = read_image(stream, lambda member, body: _looked_at(member, body, file.fileno()))
-        for layer in image.layers:
-            layer.verify()
+        image = read_image(stream, lambda member, body: _passed(member, body, file))
     except (OSError, DamagedError):
         return None  # the engine has them, too
     if tuple(layer.diff_id for layer in image.layers) != normal.base:
@@ -194,28 +199,47 @@ def _archive(image: Image, *, sha256: str, size: int) -> Archive:
     )
 
 
-def _spooled(
+def _kept(
+    member: Member,
     body: Iterator[memoryview],
     folder: Path,
     spool: ExitStack,
-    waiting: Waiting,
     ahead: Future[_Base | None],
 ) -> Content:
-    """Keeps a content in a file that has no name, so nothing stays behind however this ends."""
-    file = spool.enter_context(TemporaryFile(dir=folder))  # noqa: SIM115
-    size = 0
-    for piece in body:
-        file.write(piece)
-        size += len(piece)
-    file.flush()
-    handle = file.fileno()
+    """Keeps a content in a file that has no name, so nothing stays behind however this ends.
+
+    What is, byte for byte, a layer that the base's own archive has is not kept once more.
+    """
     base = ahead.result() if ahead.done() else None
-    if base is not None and any(layer.content.size == size for layer in base.layers):
-        # Most probably that layer, of which these bytes are not used: hashed only if asked for.
-        return Content(
-            handle=handle, offset=0, size=size, sha256=lambda: waiting.sha256(handle, 0, size)()
-        )
-    return Content(handle=handle, offset=0, size=size, sha256=waiting.sha256(handle, 0, size))
+    twin = next((x for x in base.layers if x.content.size == member.size), None) if base else None
+    known, rest = _in_common(twin.content, body) if twin is not None else (0, body)
+    if base is not None and twin is not None and known == member.size:
+        last = next(rest, None)
+        if last is None:
+            base.delivered.add(twin.diff_id)
+            return twin.content
+        rest = chain([last], rest)
+    file = spool.enter_context(TemporaryFile(dir=folder))  # noqa: SIM115
+    digest = spool.enter_context(Growing(file))
+    if twin is not None and known:
+        rest = chain(blocks(twin.content.handle, twin.content.offset, known), rest)
+    for piece in rest:
+        digest.write(piece)
+    digest.complete()
+    return Content(handle=file.fileno(), offset=0, size=digest.size, sha256=digest.sha256)
+
+
+def _in_common(twin: Content, body: Iterator[memoryview]) -> tuple[int, Iterator[memoryview]]:
+    """How many bytes a body begins with that the twin does, too, in whole pieces; and the rest."""
+    buffer = memoryview(bytearray(PIECE))
+    known = 0
+    for piece in body:
+        there = min(len(piece), PIECE, twin.size - known)
+        read = os.preadv(twin.handle, [buffer[:there]], twin.offset + known) if there else 0
+        if not equal(piece, buffer[:read]):
+            return known, chain([piece], body)
+        known += len(piece)
+    return known, body
 
 
 def _looked_at(member: Member, body: Iterator[memoryview], handle: int) -> Content:
@@ -231,6 +255,19 @@ def _looked_at(member: Member, body: Iterator[memoryview], handle: int) -> Conte
         size=size,
         sha256=lambda: sha256,
     )
+
+
+def _passed(member: Member, body: Iterator[memoryview], file: BinaryIO) -> Content:
+    """A content of the base's archive, hashed when somebody asks for it."""
+    size = sum(map(len, body))
+
+    def sha256() -> str:
+        with Growing(file, member.offset) as digest:
+            digest.grew(size)
+            digest.complete()
+            return digest.sha256()
+
+    return Content(handle=file.fileno(), offset=member.offset, size=size, sha256=sha256)
 
 
 def _opened(path: Path, stack: ExitStack) -> SavedLayer:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lading.archive.entries import Entry, entries, without_host
-from lading.archive.growing import blocks
+from lading.archive.growing import blocks, equal
 from lading.archive.saved import Image, SavedLayer
 from lading.archive.trees import Tree, apply, complete, difference, parts, with_folders
 
@@ -219,11 +219,7 @@ def _is_left(path: str, entry: Entry, below: Entry | None) -> bool:
 
 def _same(one: Entry, other: Entry) -> bool:
     """Whether two entries of one kind and size have one content."""
-    return one.kind != "file" or all(map(_equal, _pieces(one), _pieces(other)))
-
-
-def _equal(one: memoryview, other: memoryview) -> bool:
-    return one == other
+    return one.kind != "file" or all(map(equal, _pieces(one), _pieces(other)))
 
 
 def _pieces(entry: Entry) -> Iterator[memoryview]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
 from lading.archive.entries import Entry, room
 from lading.archive.entries import header as entry_header
-from lading.archive.growing import Growing, Waiting, blocks
+from lading.archive.growing import Growing, blocks
 from lading.archive.normal import Part
 from lading.archive.saved import MANIFEST, Content, SavedLayer
 from lading.archive.tarfiles import END, PIECE, header, padding
@@ -47,10 +48,10 @@ class Archive:
 class Writer:
     """Takes layers from the lowest up, then the configuration."""
 
-    def __init__(self, file: BinaryIO, whole: Growing, waiting: Waiting) -> None:
-        self.waiting = waiting
+    def __init__(self, file: BinaryIO, whole: Growing, digests: ExitStack) -> None:
         self._file = file
         self._whole = whole
+        self._digests = digests
         self._names: list[str] = []
         self._known: dict[str, str] = {}
 
@@ -68,16 +69,15 @@ class Writer:
         size = sum(map(room, part.entries)) + len(END)
         self._whole.write(header(name, size))
         start = self._whole.size
-        for pieces in _together(_packed(part.entries)):
+        digest = self._digests.enter_context(Growing(self._file, start))
+        for pieces in chain(_together(_packed(part.entries)), [END]):
             self._whole.write(pieces)
-        self._whole.write(END)
-        assert self._whole.size - start == size
-        self._whole.flush()
-        handle = self._file.fileno()
-        sha256 = self.waiting.sha256(handle, start, size)
-        content = Content(handle=handle, offset=start, size=size, sha256=sha256)
+            digest.grew(len(pieces))
+        assert digest.size == size
+        digest.complete()
+        content = Content(handle=self._file.fileno(), offset=start, size=size, sha256=digest.sha256)
         self._names.append(name)
-        return lambda: SavedLayer(diff_id=f"sha256:{sha256()}", content=content)
+        return lambda: SavedLayer(diff_id=f"sha256:{digest.sha256()}", content=content)
 
     def close(self, config: bytes, digest: str, tag: str) -> tuple[str, int]:
         """Ends it with the configuration, whose digest is given; the whole's sha256 and size."""
@@ -132,5 +132,5 @@ def _together(pieces: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryvi
 @contextmanager
 def writing(out: Path) -> Iterator[Writer]:
     """An archive that gets its name when the block ends well; else nothing stays."""
-    with written_whole(out) as file, Growing(file) as whole, Waiting() as waiting:
-        yield Writer(file, whole, waiting)
+    with written_whole(out) as file, Growing(file) as whole, ExitStack() as digests:
+        yield Writer(file, whole, digests)
