@@ -131,6 +131,7 @@ def _normalised(
     image = replace(image, layers=base.layers + image.layers[len(base.layers) :])
     parts = plan(image, normal, base.tree)
     written = [writer.part(part) for part in parts]
+    writer.sync()
     layers = base.layers + tuple(layer() for layer in written)
     diff_ids = [layer.diff_id for layer in layers]
     settings = settings_of(image, normal, diff_ids, [part.name for part in parts])
@@ -158,6 +159,7 @@ class _Base:
 def _written(writer: Writer, layers: tuple[SavedLayer, ...]) -> _Base:
     for layer in layers:
         writer.layer(layer)
+    writer.sync()
     return _Base(layers=layers, tree=base_tree(layers), delivered=set())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -52,6 +53,8 @@ class Writer:
         self._file = file
         self._whole = whole
         self._digests = digests
+        self._disk = digests.enter_context(ThreadPoolExecutor(1))
+        self._synced: list[Future[None]] = []
         self._names: list[str] = []
         self._known: dict[str, str] = {}
 
@@ -79,6 +82,11 @@ class Writer:
         self._names.append(name)
         return lambda: SavedLayer(diff_id=f"sha256:{digest.sha256()}", content=content)
 
+    def sync(self) -> None:
+        """Lets what was written so far go to the disk, while something else is done."""
+        self._file.flush()
+        self._synced.append(self._disk.submit(os.fsync, self._file.fileno()))
+
     def close(self, config: bytes, digest: str, tag: str) -> tuple[str, int]:
         """Ends it with the configuration, whose digest is given; the whole's sha256 and size."""
         file = f"{digest.removeprefix('sha256:')}.json"
@@ -88,7 +96,9 @@ class Writer:
         self._entry(MANIFEST, len(listed), [listed])
         self._whole.write(END)
         self._whole.complete()
-        os.fsync(self._file.fileno())  # here it goes on beside the hashing
+        self.sync()
+        for done in self._synced:
+            done.result()
         return self._whole.sha256(), self._whole.size
 
     def _next(self) -> str:
