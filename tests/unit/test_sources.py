@@ -27,6 +27,7 @@ import pytest
 import yaml
 from msgspec.structs import replace
 
+from lading import locks
 from lading.engines import BuildFailed
 from lading.errors import DeclarationError, EnvironmentProblem, LadingError
 from lading.layers import apt, source, source_image, source_section
@@ -280,6 +281,12 @@ def lock_of(build: SourceBuild, mark: str = "a") -> source.SourceLock:
     return source.SourceLock(
         header=header(), artifact=artifact, version=build.version, text=f"lock {mark}\n"
     )
+
+
+@pytest.fixture(autouse=True)
+def one_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The day on which locks are made: golden files have it in them."""
+    monkeypatch.setattr(locks, "today", lambda: date(2026, 11, 22))
 
 
 def tools_of(mark: str = "b", names: tuple[str, ...] = ("make",)) -> AptLock:

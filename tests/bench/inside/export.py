@@ -1,8 +1,9 @@
 """As a child process: exports an image, and prints how long that took and how much memory.
 
-    python -m tests.bench.inside.export IMAGE PLATFORM FILE
+    python -m tests.bench.inside.export IMAGE PLATFORM FILE [PROJECT NAME]
 
-The last line has the seconds from the request to the archive's name; then, in bytes, the most that
+With a project, the image is the one of that name there, and is normalised as doit does it. The last
+line has the seconds from the request to the archive's name; then, in bytes, the most that
 the process ever held before anything of lading's was imported, and at the end.
 """
 
@@ -27,12 +28,20 @@ def main() -> int:
     before = most()
     from lading import archive
     from lading.engines import connect
+    from lading.project import load
+    from lading.state import State
+    from lading.verbs import check
 
-    image, platform, out = sys.argv[1:]
+    image, platform, out, *declared = sys.argv[1:]
     engine = connect(os.environ)
+    normal = None
+    if declared:
+        folder, name = declared
+        state = State(load(Path(folder) / "project.yaml"), connect=lambda: engine)
+        normal = check.normal(state, state.project.images[name])
     try:
         start = time.monotonic()
-        archive.export(engine.save(image), Path(out), name=image, platform=platform)
+        archive.export(engine.save(image), Path(out), name=image, platform=platform, normal=normal)
         seconds = time.monotonic() - start
     finally:
         engine.close()

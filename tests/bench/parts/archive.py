@@ -1,4 +1,4 @@
-"""archive: doit's export against `docker save` of the same image; memory with a large image."""
+"""archive: doit's export, normalised, against `docker save`; memory with a large image."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def measure(workshop: Workshop) -> Iterator[Figure]:
 
     def exported() -> Timed:
         out = project / "dist" / "alone.tar"
-        result = workshop.python("export", name, platform, out, engine=running)
+        result = workshop.python("export", name, platform, out, project, IMAGE, engine=running)
         out.unlink()
         return replace(result, seconds=float(result.output.split()[-3]))
 
