@@ -38,9 +38,11 @@ def digest(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def tiny_image(tools: Sequence[str] = TOOLS) -> TinyImage:
-    """An image with a shell and these tools, copied from this machine with their libraries."""
-    layer = _layer(tools)
+def tiny_image(tools: Sequence[str] = TOOLS, needed_by: Sequence[Path] = ()) -> TinyImage:
+    """An image with a shell and these tools, copied from this machine with their libraries, and the
+    libraries that further programs need.
+    """
+    layer = _layer(tools, needed_by)
     config = {
         "architecture": "amd64",
         "os": "linux",
@@ -52,12 +54,13 @@ def tiny_image(tools: Sequence[str] = TOOLS) -> TinyImage:
     return TinyImage(config=json.dumps(config).encode(), layer=layer)
 
 
-def _layer(tools: Sequence[str]) -> bytes:
+def _layer(tools: Sequence[str], needed_by: Sequence[Path]) -> bytes:
     files: dict[str, Path] = {}
     for tool in tools:
-        program = shutil.which(tool, path="/usr/bin:/bin")
-        assert program is not None
-        files[f"bin/{tool}"] = Path(program)
+        found = shutil.which(tool, path="/usr/bin:/bin")
+        assert found is not None
+        files[f"bin/{tool}"] = Path(found)
+    for program in [*files.values(), *needed_by]:
         linked = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
         for library in re.findall(r"(/\S+) \(0x", linked):
             files[library.lstrip("/")] = Path(library)

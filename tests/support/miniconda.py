@@ -235,7 +235,8 @@ def prefix(
 
 def image(channel: Channel, store: Store) -> images.TinyImage:
     """The base: this machine's shell and a few tools, and the prefix."""
-    tiny = images.tiny_image(TOOLS)
+    # Of a real base's libraries it has at least those that an installer of packages needs.
+    tiny = images.tiny_image(TOOLS, [Path(sys.prefix) / "bin" / "uv"])
     with tempfile.TemporaryDirectory() as folder:
         layer = _joined(tiny.layer, *prefix(channel, store, Path(folder)))
     config = json.loads(tiny.config)

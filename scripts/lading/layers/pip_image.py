@@ -47,8 +47,13 @@ def contribute(start: Start, facts: Facts, lock: PipLock, request: Request) -> C
     wanted = {pin.name: pin.version for pin in lock.pins}
     asked = [_exactly(name, wanted[name]) for name in sources.names() if name in wanted]
     own = request.below is None
+    step = (
+        _install(facts, wheels, built)
+        if request.below is None
+        else _on_conda(request.below.prefix, facts, wheels, built)
+    )
     return Contribution(
-        steps=(_install(facts, wheels, built) if own else _on_conda(facts, wheels, built),),
+        steps=(step,),
         path=(f"{VENV}/bin",) if own else (),
         env={"VIRTUAL_ENV": VENV} if own else {},
         labels={
@@ -211,7 +216,7 @@ def _install(facts: Facts, wheels: Sequence[Pin], built: Sequence[Pin]) -> Run:
     )
 
 
-def _on_conda(facts: Facts, wheels: Sequence[Pin], built: Sequence[Pin]) -> Run:
+def _on_conda(prefix: str, facts: Facts, wheels: Sequence[Pin], built: Sequence[Pin]) -> Run:
     """pip's packages go into conda's own prefix, as they do with `pip:` in environment.yaml.
 
     Not into a virtual environment that sees conda's packages: its Python has another sys.prefix,
@@ -220,9 +225,8 @@ def _on_conda(facts: Facts, wheels: Sequence[Pin], built: Sequence[Pin]) -> Run:
     they are a layer of their own all the same (lading.archive.normal).
     """
     where = f"{facts.python}\n--break-system-packages"
-    folder = facts.python.removesuffix("/bin/python")
     short = ".".join(facts.python_version.split(".")[:2])
-    settle = f"{facts.python} -B {LENT}/{SETTLE}\n{folder}/lib/python{short}/site-packages"
+    settle = f"{facts.python} -B {LENT}/{SETTLE}\n{prefix}/lib/python{short}/site-packages"
     return Run(
         why="pip's packages, beside conda's in its prefix: nothing of conda's is replaced. The "
         "wheels are lent to this one step and are never a layer; the hashes are checked once more; "
