@@ -24,7 +24,7 @@ sources:
     configure: >-
       --prefix=/usr --with-device=ch3 --disable-fortran --disable-cxx --disable-romio
       --disable-static --enable-fast=nochkmsg,notiming,ndebug
-    env: {CFLAGS: -O0}
+    env: {CFLAGS: -O0, CONFIG_SHELL: /bin/dash}
     then: ./libtool --mode=install install -m 755 examples/cpi $DESTDIR/usr/bin/cpi
 images:
   mpi4py:
