@@ -9,6 +9,7 @@ import os
 import random
 import tarfile
 import tempfile
+import time
 import tracemalloc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lading import archive
+from lading.archive import canonical
 from lading.archive.entries import entries, header, room
 from lading.archive.saved import Content
 from lading.errors import LadingError
@@ -673,6 +675,54 @@ def test_the_base_stays_byte_for_byte(tmp_path: Path) -> None:
     for name in ("base", "other", "half", "none", "."):
         how = normal([BASE, more], archive=tmp_path / name)
         assert exported(data, how) == found
+
+
+def test_a_base_in_the_store_is_believed_as_far_as_the_engine_says_the_same(
+    tmp_path: Path,
+) -> None:
+    """It is written ahead of the engine's; where that is another one, it is hashed."""
+    (tmp_path / "1").write_bytes(BASE)
+    config = {"os": "linux", "architecture": "amd64"}
+    archive.write(tmp_path / "base", config, [tmp_path / "1"], "b:1")
+    data = saved([BASE, tar({"new": "x"})])
+
+    def slowly() -> Iterator[bytes]:
+        time.sleep(0.3)  # until the base is written
+        yield data
+
+    def export(how: archive.Normal) -> bytes:
+        archive.export(slowly(), tmp_path / "x.tar", name=NAME, platform=PLATFORM, normal=how)
+        return (tmp_path / "x.tar").read_bytes()
+
+    how = normal([BASE], archive=tmp_path / "base")
+    assert export(how) == exported(data, normal([BASE]))
+
+    stored = bytearray((tmp_path / "base").read_bytes())
+    at = stored.index(BASE) + len(BASE) - 600
+    stored[at] ^= 1
+    (tmp_path / "base").write_bytes(stored)
+    (tmp_path / "x.tar").unlink()
+    with pytest.raises(LadingError, match=r"the base in the store is damaged: .*/base") as refused:
+        export(how)
+    assert "has other content" in refused.value.why
+    assert not (tmp_path / "x.tar").exists()
+
+
+@pytest.mark.parametrize("size", [1, 5, 1000, 3 << 20])
+def test_what_two_contents_have_in_common(tmp_path: Path, size: int) -> None:
+    """Whatever the pieces are, nothing is lost and nothing doubled."""
+    whole = random.Random(size).randbytes(size)
+    (tmp_path / "twin").write_bytes(b"before" + whole + b"after")
+    with (tmp_path / "twin").open("rb") as file:
+        twin = Content(handle=file.fileno(), offset=6, size=size, sha256=lambda: "")
+        other = bytearray(whole)
+        other[size // 2] ^= 1
+        for body in (whole, whole + b"more", whole[:-1], bytes(other), b""):
+            for step in (1 << 20, 32768, max(1, size // 3)):
+                pieces = (memoryview(body)[at : at + step] for at in range(0, len(body), step))
+                known, rest = canonical._in_common(twin, pieces)
+                assert body == whole[:known] + b"".join(rest)
+                assert known == size or body != whole
 
 
 def test_memory_grows_with_the_number_of_files_a_little_and_not_with_their_size(

@@ -137,6 +137,8 @@ def _normalised(
     settings = settings_of(image, normal, diff_ids, [part.name for part in parts])
     made = Image(config=canonical_json(settings), settings=settings, layers=layers)
     sha256, size = writer.close(made.config, made.id, name)
+    if ahead is not None:
+        _verify_ahead(ahead, normal.archive)
     for layer in image.layers:
         if layer.diff_id not in base.delivered:
             layer.verify()
@@ -147,13 +149,28 @@ def _normalised(
 class _Base:
     """The base's layers, which are in the archive by now, and the files in them.
 
-    `delivered`: the diff_ids of those that the engine has delivered, byte for byte. It had verified
-    them when it took them in; hashed they are only where it delivers something else.
+    `delivered`: the diff_ids of those that the engine has delivered, byte for byte. It has verified
+    them when it took them in; they are hashed only where it delivers something else.
     """
 
     layers: tuple[SavedLayer, ...]
     tree: Tree
     delivered: set[str]
+
+
+def _verify_ahead(base: _Base, archive: Path | None) -> None:
+    """Raises `LadingError` where the base's own archive is not what it was made as."""
+    try:
+        for layer in base.layers:
+            if layer.diff_id not in base.delivered:
+                layer.verify()
+    except DamagedError as error:
+        raise LadingError(
+            f"the base in the store is damaged: {archive}",
+            why=str(error),
+            do="delete that file, then run it again: it is made anew, or the engine has it",
+        ) from error
+    base.delivered.update(layer.diff_id for layer in base.layers)
 
 
 def _written(writer: Writer, layers: tuple[SavedLayer, ...]) -> _Base:
