@@ -23,7 +23,7 @@ from pathlib import Path
 
 from lading import net, uv
 from lading.facts import Facts
-from lading.layers import conda, conda_store
+from lading.layers import conda, conda_resolve, conda_store
 from lading.layers.conda_section import CondaSection
 from lading.layers.kind import InBase, Tools
 from lading.store import Artifact, Source, Store
@@ -229,7 +229,7 @@ def prefix(
     tools = Tools(environ=environ, store=store, note=print, in_base=nowhere)
     section = CondaSection(channels=(channel.name,), packages=(f"conda={VERSION}", *more))
     asked = conda.request(Path(), "base", section, Facts(glibc="2.36"), "linux/amd64", None)
-    made = conda_store.prepared(asked, conda.lock(asked, None, tools), tools)
+    made = conda_store.prepared(asked, conda_resolve.lock(asked, None, tools), tools)
     return made, _bytecode(made, folder)
 
 

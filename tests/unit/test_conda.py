@@ -25,7 +25,7 @@ from lading.engines import RunResult
 from lading.errors import DeclarationError, EnvironmentProblem, LadingError
 from lading.facts import Facts
 from lading.files import sha256_of
-from lading.layers import conda, conda_image, conda_own, conda_store
+from lading.layers import conda, conda_image, conda_own, conda_resolve, conda_store
 from lading.layers.conda import CondaLock, Request
 from lading.layers.conda_kind import CONDA, comparison, constraints, moved, pip_requirements
 from lading.layers.conda_section import CondaSection
@@ -119,7 +119,7 @@ def versions(lock: CondaLock) -> dict[str, str]:
 
 
 def test_a_lock(channel: Channel, tools: Tools, asked: Ask, tmp_path: Path) -> None:
-    lock = conda.lock(asked("tool"), None, tools)
+    lock = conda_resolve.lock(asked("tool"), None, tools)
     assert versions(lock) == {"tool": "2.0", "libfoo": "1.2"}
     assert {package.file for package in lock.packages} == {
         "tool-2.0-0.conda",
@@ -143,7 +143,7 @@ def test_rattler_reads_the_truth_and_the_list_follows_from_it(
     channel: Channel, tools: Tools, asked: Ask, tmp_path: Path
 ) -> None:
     """In a process of its own, for py-rattler may crash at its end."""
-    lock = conda.lock(asked("tool"), None, tools)
+    lock = conda_resolve.lock(asked("tool"), None, tools)
     conda.write(tmp_path / "locks", lock)
     program = """
 import json, os, sys
@@ -173,50 +173,50 @@ os._exit(0)
 def test_pins_are_kept_and_the_date_moves_with_them_only(
     channel: Channel, tools: Tools, asked: Ask
 ) -> None:
-    first = conda.lock(asked("tool"), None, tools)
+    first = conda_resolve.lock(asked("tool"), None, tools)
     old = replace(first, header=replace(first.header, date=date(2026, 1, 1)))
     channel.package("libfoo", "1.3")
 
-    same = conda.lock(asked("tool"), old, tools)
+    same = conda_resolve.lock(asked("tool"), old, tools)
     assert versions(same) == {"tool": "2.0", "libfoo": "1.2"}
     assert same.header.date == date(2026, 1, 1)
     assert moved(old, same) == []
 
     # Another question, the same answer: the inputs' digest moves, the date does not.
-    other = conda.lock(asked("tool", "libfoo<1.3"), old, tools)
+    other = conda_resolve.lock(asked("tool", "libfoo<1.3"), old, tools)
     assert other.header.inputs != same.header.inputs
 
-    new = conda.lock(asked("tool", "libfoo>=1.3"), old, tools)
+    new = conda_resolve.lock(asked("tool", "libfoo>=1.3"), old, tools)
     assert moved(old, new) == ["libfoo 1.2 → 1.3"]
     assert new.header.date == locks.today()
     # Asked for anew, without the old lock.
-    assert versions(conda.lock(asked("tool"), None, tools))["libfoo"] == "1.3"
+    assert versions(conda_resolve.lock(asked("tool"), None, tools))["libfoo"] == "1.3"
 
 
 def test_a_pin_that_is_gone_is_let_go(channel: Channel, tools: Tools, asked: Ask) -> None:
-    old = conda.lock(asked("libfoo"), None, tools)
+    old = conda_resolve.lock(asked("libfoo"), None, tools)
     channel.drop("libfoo-1.2-0.tar.bz2")
-    assert versions(conda.lock(asked("libfoo"), old, tools)) == {"libfoo": "1.0"}
+    assert versions(conda_resolve.lock(asked("libfoo"), old, tools)) == {"libfoo": "1.0"}
 
 
 def test_as_of_a_day(channel: Channel, tools: Tools, asked: Ask) -> None:
     channel.package("libfoo", "1.9", at=datetime(2025, 6, 1, 12, tzinfo=UTC))
-    assert versions(conda.lock(asked("libfoo"), None, tools)) == {"libfoo": "1.9"}
+    assert versions(conda_resolve.lock(asked("libfoo"), None, tools)) == {"libfoo": "1.9"}
     for day, version in ((date(2025, 5, 31), "1.2"), (date(2025, 6, 1), "1.9")):
-        lock = conda.lock(asked("libfoo", as_of=day), None, tools)
+        lock = conda_resolve.lock(asked("libfoo", as_of=day), None, tools)
         assert versions(lock) == {"libfoo": version}
 
 
 def test_what_the_target_is(channel: Channel, tools: Tools, asked: Ask) -> None:
     channel.package("gpu", "1", depends=["__cuda >=12", "__linux", "__unix", "__archspec 1 x86_64"])
-    assert versions(conda.lock(asked("gpu", cuda="12.4"), None, tools)) == {"gpu": "1"}
+    assert versions(conda_resolve.lock(asked("gpu", cuda="12.4"), None, tools)) == {"gpu": "1"}
     with pytest.raises(LadingError) as refused:
-        conda.lock(asked("gpu"), None, tools)
+        conda_resolve.lock(asked("gpu"), None, tools)
     assert "cuda: 12.4" in refused.value.do
 
     # Never this machine's: a lock for another processor is made here.
     channel.package("arm", "1", subdir="linux-aarch64", depends=["__archspec 1 aarch64"])
-    lock = conda.lock(asked("arm", platform="linux/arm64"), None, tools)
+    lock = conda_resolve.lock(asked("arm", platform="linux/arm64"), None, tools)
     assert lock.packages[0].subdir == "linux-aarch64"
 
 
@@ -228,12 +228,12 @@ def test_channels_have_an_order(
         far.package("libfoo", "9.0")
         far.package("more", "1.0", depends=["libfoo"])
         both = ("lab", "far")
-        lock = conda.lock(asked("more", channels=both), None, tools)
+        lock = conda_resolve.lock(asked("more", channels=both), None, tools)
         assert versions(lock) == {"more": "1.0", "libfoo": "1.2"}
         assert {package.channel for package in lock.packages} == set(both)
         disabled = asked("more", channels=both, channel_priority="disabled")
-        assert versions(conda.lock(disabled, None, tools))["libfoo"] == "9.0"
-        single = conda.lock(asked("far::libfoo"), None, tools)
+        assert versions(conda_resolve.lock(disabled, None, tools))["libfoo"] == "9.0"
+        single = conda_resolve.lock(asked("far::libfoo"), None, tools)
         assert [p.url for p in single.packages] == ["channel:///far/linux-64/libfoo-9.0-0.conda"]
 
 
@@ -244,12 +244,12 @@ def test_a_channel_that_wants_a_password(
         channel.package("a", "1")
         own = channel.alias.replace("http://", "http://me:s3cret@")
         (home / ".condarc").write_text(f"channel_alias: {own}\n")
-        lock = conda.lock(asked("a"), None, tools)
+        lock = conda_resolve.lock(asked("a"), None, tools)
         assert "s3cret" not in "".join(lock.texts.values())
-        assert versions(conda.lock(asked("lab::a"), None, tools)) == {"a": "1"}
+        assert versions(conda_resolve.lock(asked("lab::a"), None, tools)) == {"a": "1"}
         (home / ".condarc").write_text(f"channel_alias: {channel.alias}\n")
         with pytest.raises(EnvironmentProblem, match="a channel can't be read"):
-            conda.lock(asked("a"), None, tools)
+            conda_resolve.lock(asked("a"), None, tools)
 
 
 def test_passwords_from_netrc(
@@ -260,7 +260,7 @@ def test_passwords_from_netrc(
         monkeypatch.setenv("CONDA_CHANNEL_ALIAS", channel.alias)
         (home / ".netrc").write_text("machine 127.0.0.1 login me password s3cret\n")
         (home / ".netrc").chmod(0o600)
-        lock = conda.lock(asked("netted"), None, tools)
+        lock = conda_resolve.lock(asked("netted"), None, tools)
         assert tools.store.has(lock.packages[0].artifact)
 
 
@@ -271,7 +271,7 @@ def test_a_channel_that_answers_with_errors(
     for name in ("repodata.json", "repodata.json.zst", "repodata_shards.msgpack.zst"):
         channel.statuses[name] = status
     with pytest.raises(EnvironmentProblem) as refused:
-        conda.lock(asked("tool"), None, tools)
+        conda_resolve.lock(asked("tool"), None, tools)
     assert str(status) in refused.value.why
 
 
@@ -279,7 +279,7 @@ def test_an_index_that_is_cut_off(channel: Channel, tools: Tools, asked: Ask) ->
     path = channel.folder / "linux-64" / "repodata.json"
     path.write_text(path.read_text()[:-30])
     with pytest.raises(EnvironmentProblem, match="a channel can't be read"):
-        conda.lock(asked("tool"), None, tools)
+        conda_resolve.lock(asked("tool"), None, tools)
 
 
 def test_old_channels_tell_no_sha256(channel: Channel, tools: Tools, asked: Ask) -> None:
@@ -287,14 +287,14 @@ def test_old_channels_tell_no_sha256(channel: Channel, tools: Tools, asked: Ask)
     record = channel.records["linux-64"][path.name]
     del record["sha256"], record["size"]
     channel.index()
-    lock = conda.lock(asked("old"), None, tools)
+    lock = conda_resolve.lock(asked("old"), None, tools)
     assert lock.packages[0].sha256 == sha256_of(path)
     assert lock.packages[0].size == path.stat().st_size
 
     record["md5"] = "0" * 32
     channel.index()
     with pytest.raises(LadingError, match="not the md5"):
-        conda.lock(asked("old"), None, tools)
+        conda_resolve.lock(asked("old"), None, tools)
 
 
 def test_environment_yaml(
@@ -305,7 +305,7 @@ def test_environment_yaml(
         "variables: {OMP_NUM_THREADS: 1}\n"
     )
     request = asked(file="environment.yaml", channels=())
-    lock = conda.lock(request, None, tools)
+    lock = conda_resolve.lock(request, None, tools)
     assert versions(lock) == {"tool": "2.0", "libfoo": "1.2"}
     assert notes[0] == "  environment.yaml:1: name: ignored; the image's name counts"
     assert conda_image.contribute(request, lock).env["OMP_NUM_THREADS"] == "1"
@@ -377,7 +377,7 @@ def test_what_does_not_fit(
     channel: Channel, tools: Tools, asked: Ask, packages: list[str], said: str, do: str
 ) -> None:
     with pytest.raises(LadingError) as refused:
-        conda.lock(asked(*packages), None, tools)
+        conda_resolve.lock(asked(*packages), None, tools)
     assert refused.value.what == ("images.trial.conda: no packages of lab fit linux-64, glibc 2.36")
     assert said in refused.value.why
     assert f"images.trial.conda.packages: {packages[0]}" in refused.value.why
@@ -388,7 +388,7 @@ def test_what_does_not_fit(
 @pytest.mark.parametrize(("glibc", "said"), [("2.28", "has glibc 2.28"), ("", "has no glibc")])
 def test_a_glibc_too_old(channel: Channel, tools: Tools, asked: Ask, glibc: str, said: str) -> None:
     with pytest.raises(LadingError) as refused:
-        conda.lock(asked("tool", facts=replace(FACTS, glibc=glibc)), None, tools)
+        conda_resolve.lock(asked("tool", facts=replace(FACTS, glibc=glibc)), None, tools)
     assert "__glibc >=2.31" in refused.value.why
     assert said in refused.value.do
 
@@ -396,7 +396,7 @@ def test_a_glibc_too_old(channel: Channel, tools: Tools, asked: Ask, glibc: str,
 def test_a_spec_that_is_none(channel: Channel, tools: Tools, asked: Ask, tmp_path: Path) -> None:
     (tmp_path / "conda.in").write_text("tool\nlibfoo[\n")
     with pytest.raises(DeclarationError, match=r"^conda\.in:2: 'libfoo\[' is no spec"):
-        conda.lock(asked(file="conda.in"), None, tools)
+        conda_resolve.lock(asked(file="conda.in"), None, tools)
 
 
 def test_no_channel_is_named(asked: Ask) -> None:
@@ -407,14 +407,14 @@ def test_no_channel_is_named(asked: Ask) -> None:
 def test_a_channel_that_is_down(channel: Channel, tools: Tools, asked: Ask) -> None:
     channel.stop()
     with pytest.raises(EnvironmentProblem) as refused:
-        conda.lock(asked("tool"), None, tools)
+        conda_resolve.lock(asked("tool"), None, tools)
     assert "(lab)" in refused.value.what
     assert refused.value.exit_code == 2
 
 
 def test_a_channel_that_is_not_there(channel: Channel, tools: Tools, asked: Ask) -> None:
     with pytest.raises(EnvironmentProblem, match="a channel can't be read"):
-        conda.lock(asked("tool", channels=("nowhere",)), None, tools)
+        conda_resolve.lock(asked("tool", channels=("nowhere",)), None, tools)
 
 
 def test_a_channel_half_updated(channel: Channel, tools: Tools, asked: Ask, tmp_path: Path) -> None:
@@ -424,17 +424,17 @@ def test_a_channel_half_updated(channel: Channel, tools: Tools, asked: Ask, tmp_
     path.unlink()
     tools = replace(tools, store=Store(tmp_path / "own"))
     with pytest.raises(LadingError, match=r"tool-2\.0-0\.conda is no longer there"):
-        conda.lock(asked("tool"), None, tools)
+        conda_resolve.lock(asked("tool"), None, tools)
     path.write_bytes(data + b"more")
     with pytest.raises(LadingError, match="not what is locked"):
-        conda.lock(asked("tool"), None, tools)
+        conda_resolve.lock(asked("tool"), None, tools)
     path.write_bytes(data)
-    conda.lock(asked("tool"), None, tools)
+    conda_resolve.lock(asked("tool"), None, tools)
 
 
 def test_a_package_for_another_platform(channel: Channel, tools: Tools, asked: Ask) -> None:
     with pytest.raises(LadingError):
-        conda.lock(asked("tool", platform="linux/arm64"), None, tools)
+        conda_resolve.lock(asked("tool", platform="linux/arm64"), None, tools)
 
 
 EVIL: dict[str, list[tarfile.TarInfo | tuple[str, bytes]]] = {
@@ -458,7 +458,7 @@ def test_archives_that_lead_out_are_never_unpacked(
         channel.crafted(name, "1", [("share/ok2", b""), *inside], format=format, paths=paths)
     own = replace(tools, store=Store(tmp_path / "own"))
     with pytest.raises(LadingError) as refused:
-        conda.lock(asked(*EVIL), None, own)
+        conda_resolve.lock(asked(*EVIL), None, own)
     for name in EVIL:
         assert f"{name}-1-0{format}: " in refused.value.why
     assert not list(own.store.root.rglob("prefix.tar"))
@@ -480,7 +480,7 @@ def test_a_file_that_is_no_package(channel: Channel, tools: Tools, asked: Ask) -
         path.write_bytes(data)
         channel.take_up(path, record)
         with pytest.raises(LadingError, match=r"broken-1-0\.conda: no conda package"):
-            conda.lock(asked("broken"), None, tools)
+            conda_resolve.lock(asked("broken"), None, tools)
 
 
 # -- damaged locks --------------------------------------------------------------------------
@@ -497,7 +497,7 @@ def texts(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str
         tools = Tools(environ=environ, store=store, note=print, in_base=_no_engine)
         section = CondaSection(channels=("lab",), packages=("tool",))
         asked = conda.request(folder, "trial", section, FACTS, "linux/amd64", None)
-        return conda.lock(asked, None, tools).texts
+        return conda_resolve.lock(asked, None, tools).texts
 
 
 @pytest.fixture
@@ -582,7 +582,7 @@ def test_the_prefix(channel: Channel, tools: Tools, asked: Ask, format: str) -> 
         format=format,
     )
     request = asked("tool=2.0", "patched")
-    lock = conda.lock(request, None, tools)
+    lock = conda_resolve.lock(request, None, tools)
     tar = conda_store.prepared(request, lock, tools)
     found = members(tar)
 
@@ -625,7 +625,7 @@ def test_the_prefix_is_the_same_bytes_everywhere(
     channel: Channel, tools: Tools, asked: Ask, tmp_path: Path
 ) -> None:
     request = asked("tool")
-    lock = conda.lock(request, None, tools)
+    lock = conda_resolve.lock(request, None, tools)
     first = conda_store.prepared(request, lock, tools)
     other = replace(tools, store=Store(tmp_path / "another" / "store"))
     shutil.copytree(tools.store.root / "sha256", other.store.root / "sha256")
@@ -656,10 +656,10 @@ def test_bytecode_that_times_make_stale_is_left_out(tmp_path: Path) -> None:
 
 def test_another_prefix(channel: Channel, tools: Tools, asked: Ask) -> None:
     request = asked("tool", prefix="/srv/lab/conda")
-    lock = conda.lock(request, None, tools)
+    lock = conda_resolve.lock(request, None, tools)
     found = members(conda_store.prepared(request, lock, tools))
     assert "srv/lab/conda/bin/tool" in found
-    assert lock.key != conda.lock(asked("tool"), None, tools).key
+    assert lock.key != conda_resolve.lock(asked("tool"), None, tools).key
 
 
 def test_python_and_what_pip_finds_of_it(channel: Channel, tools: Tools, asked: Ask) -> None:
@@ -675,7 +675,7 @@ def test_python_and_what_pip_finds_of_it(channel: Channel, tools: Tools, asked: 
         depends=["python >=3.8"],
     )
     request = asked("pytables", "python")
-    lock = conda.lock(request, None, tools)
+    lock = conda_resolve.lock(request, None, tools)
     assert constraints(lock) == {"tables": "3.9.2"}
     facts = CONDA.facts(lock, FACTS)
     assert (facts.python, facts.python_version) == ("/opt/conda/bin/python", "3.12.4")
@@ -689,7 +689,7 @@ def test_python_and_what_pip_finds_of_it(channel: Channel, tools: Tools, asked: 
     assert "/opt/conda/lib/python3.12" in compile_.commands[0]
     assert "unchecked-hash" in compile_.commands[0]
 
-    without = conda.lock(asked("tool"), None, tools)
+    without = conda_resolve.lock(asked("tool"), None, tools)
     assert CONDA.facts(without, FACTS) == FACTS
 
 
@@ -703,7 +703,7 @@ def test_old_pythons_know_bytecode_by_time_only(version: str, has: bool) -> None
 
 def test_what_is_added(channel: Channel, tools: Tools, asked: Ask) -> None:
     request = asked("tool")
-    lock = conda.lock(request, None, tools)
+    lock = conda_resolve.lock(request, None, tools)
     added = conda_image.contribute(request, lock)
     (add,) = added.steps
     assert isinstance(add, Add)
@@ -743,7 +743,7 @@ def test_by_the_bases_own_conda(
     channel: Channel, tools: Tools, asked: Ask, version: str, sha256: bool
 ) -> None:
     request = asked("tool", installer="conda", facts=by_conda(version))
-    lock = conda.lock(request, None, tools)
+    lock = conda_resolve.lock(request, None, tools)
     assert CONDA.prepared(request, lock, tools)
     added = conda_image.contribute(request, lock)
     (run,) = added.steps
@@ -767,14 +767,14 @@ def test_by_the_bases_own_conda(
 def test_where_the_bases_conda_lives(channel: Channel, tools: Tools, asked: Ask) -> None:
     facts = by_conda(conda="/usr/local/miniconda3")
     request = asked("libfoo", installer="conda", facts=facts)
-    lock = conda.lock(request, None, tools)
+    lock = conda_resolve.lock(request, None, tools)
     assert lock.prefix == "/usr/local/miniconda3"
     added = conda_image.contribute(request, lock)
     assert added.env["CONDA_PREFIX"] == "/usr/local/miniconda3"
     assert added.path == ("/usr/local/miniconda3/bin",)
 
     other = asked("libfoo", installer="conda", facts=facts, prefix="/opt/other")
-    (run,) = conda_image.contribute(other, conda.lock(other, None, tools)).steps
+    (run,) = conda_image.contribute(other, conda_resolve.lock(other, None, tools)).steps
     assert isinstance(run, Run)
     assert run.commands[1].startswith("conda create -y -p /opt/other --no-deps --offline")
     assert run.commands[-1].startswith("/usr/local/miniconda3/bin/python -B ")
@@ -794,9 +794,9 @@ def test_a_base_whose_conda_is_in_the_way(asked: Ask) -> None:
 
 def test_a_conda_too_old_for_a_package(channel: Channel, tools: Tools, asked: Ask) -> None:
     with pytest.raises(LadingError, match=r"conda 4\.6\.14 reads no \.conda packages") as refused:
-        conda.lock(asked("tool", installer="conda", facts=by_conda("4.6.14")), None, tools)
+        conda_resolve.lock(asked("tool", installer="conda", facts=by_conda("4.6.14")), None, tools)
     assert refused.value.why == "tool-2.0-0.conda"
-    conda.lock(asked("libfoo", installer="conda", facts=by_conda("4.6.14")), None, tools)
+    conda_resolve.lock(asked("libfoo", installer="conda", facts=by_conda("4.6.14")), None, tools)
 
 
 def test_what_conda_left_is_settled(tmp_path: Path) -> None:
@@ -860,10 +860,10 @@ def test_the_bases_own_conda_keeps_its_python(channel: Channel, tools: Tools, as
     for version in ("3.9.5", "3.12.4"):
         channel.package("python", version)
     own = replace(by_conda(), python="/opt/conda/bin/python", python_version="3.9.2")
-    lock = conda.lock(asked("python", installer="conda", facts=own), None, tools)
+    lock = conda_resolve.lock(asked("python", installer="conda", facts=own), None, tools)
     assert versions(lock) == {"python": "3.9.5"}
     elsewhere = asked("python", facts=own, prefix="/opt/packages")
-    assert versions(conda.lock(elsewhere, None, tools)) == {"python": "3.12.4"}
+    assert versions(conda_resolve.lock(elsewhere, None, tools)) == {"python": "3.12.4"}
 
 
 def test_what_the_bases_own_conda_leaves_counts_for_pip(
@@ -880,16 +880,16 @@ def test_what_the_bases_own_conda_leaves_counts_for_pip(
     there = replace(tools, in_base=lambda: run)
     request = replace(asked("libfoo", installer="conda", facts=by_conda()), upon="sha256:1")
     assert request.digest != replace(request, upon="sha256:2").digest
-    lock = conda.lock(request, None, there)
+    lock = conda_resolve.lock(request, None, there)
     assert lock.distributions == {"some-thing": "1.5", "by-pip": "2"}
     ((program, _, _, prefix),) = ran
     assert (program, prefix) == ("/opt/conda/bin/python", "/opt/conda")
 
     result = RunResult(code=1, output="no such file")
     with pytest.raises(LadingError, match="what the base has in /opt/conda can't be found out"):
-        conda.lock(request, None, there)
+        conda_resolve.lock(request, None, there)
     # Nobody is asked where pip has nothing to put there.
-    conda.lock(asked("libfoo", installer="conda", facts=by_conda()), None, tools)
+    conda_resolve.lock(asked("libfoo", installer="conda", facts=by_conda()), None, tools)
 
 
 def test_the_python_packages_of_a_prefix_are_read(tmp_path: Path) -> None:
@@ -920,7 +920,7 @@ def test_the_python_packages_of_a_prefix_are_read(tmp_path: Path) -> None:
 def test_activation_takes_an_engine(channel: Channel, tools: Tools, asked: Ask) -> None:
     channel.package("acts", "1", {"etc/conda/activate.d/acts.sh": "export A=1\n"})
     with pytest.raises(EnvironmentProblem) as refused:
-        conda.lock(asked("acts"), None, tools)
+        conda_resolve.lock(asked("acts"), None, tools)
     assert "takes an engine" in refused.value.what
     assert "acts.sh" in refused.value.why
     assert refused.value.do == "start one"
@@ -928,17 +928,17 @@ def test_activation_takes_an_engine(channel: Channel, tools: Tools, asked: Ask) 
 
 def test_variables_in_files(channel: Channel, tools: Tools, asked: Ask, tmp_path: Path) -> None:
     channel.package("says", "1", {"etc/conda/env_vars.d/says.json": '{"SAYS": "it", "TOO": "2"}'})
-    lock = conda.lock(asked("says"), None, tools)
+    lock = conda_resolve.lock(asked("says"), None, tools)
     assert [(v.name, v.value) for v in lock.variables] == [("SAYS", "it"), ("TOO", "2")]
     conda.write(tmp_path / "locks", lock)
     assert conda.read(tmp_path / "locks") == lock
 
     channel.package("loud", "1", {"etc/conda/env_vars.d/loud.json": '{"LOUD": "a`b"}'})
     with pytest.raises(LadingError) as refused:
-        conda.lock(asked("loud"), None, tools)
+        conda_resolve.lock(asked("loud"), None, tools)
     assert "of loud" in refused.value.why
     own = replace(asked("loud"), overridden=("LOUD",))
-    assert conda.lock(own, None, tools).variables == ()
+    assert conda_resolve.lock(own, None, tools).variables == ()
 
 
 # -- py-rattler in its own process ----------------------------------------------------------
@@ -952,14 +952,14 @@ def test_who_waits_is_told_what_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(worker, "QUICK", 0.01)
-    conda.lock(asked("tool"), None, tools)
+    conda_resolve.lock(asked("tool"), None, tools)
     assert any(note.endswith("s)") for note in notes)
 
 
 def test_its_crash_at_the_end_is_not_seen(channel: Channel, tools: Tools, asked: Ask) -> None:
     """py-rattler 0.28 crashes when the interpreter ends, in some of ten runs."""
     request, channels = asked("tool"), Channels(environ=tools.environ)
-    assert len({conda.solved(request, None, channels, tools) for _ in range(8)}) == 1
+    assert len({conda_resolve.solved(request, None, channels, tools) for _ in range(8)}) == 1
 
 
 def test_without_py_rattler(
@@ -970,4 +970,4 @@ def test_without_py_rattler(
     monkeypatch.setenv("CONDA_CHANNEL_ALIAS", "http://127.0.0.1:9")
     environ = replace(tools, environ=os.environ)
     with pytest.raises(EnvironmentProblem, match="py-rattler is not installed"):
-        conda.lock(asked("tool"), None, environ)
+        conda_resolve.lock(asked("tool"), None, environ)

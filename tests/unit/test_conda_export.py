@@ -18,7 +18,7 @@ from lading.conda.export import MARK, Exported, Pinned
 from lading.engines import Mount, RunResult
 from lading.errors import DeclarationError, LadingError
 from lading.facts import Facts
-from lading.layers import conda
+from lading.layers import conda, conda_resolve
 from lading.layers.conda import Request
 from lading.layers.conda_section import CondaSection
 from lading.layers.kind import InBase, Tools
@@ -154,7 +154,7 @@ MINE = f"{MARK}\n{EXPORT}".replace("far::", "")
 
 def test_exactly_what_was_installed_is_locked(channel: Channel, tmp_path: Path) -> None:
     base = Base(tmp_path, MINE)
-    lock = conda.lock(asked(tmp_path), None, base.tools)
+    lock = conda_resolve.lock(asked(tmp_path), None, base.tools)
     # Not the newest libfoo: the one that conda chose.
     assert {package.stem for package in lock.packages} == {"libfoo-1.0-0", "tool-2.0-0"}
     assert all(package.sha256 and package.size for package in lock.packages)
@@ -168,21 +168,21 @@ def test_exactly_what_was_installed_is_locked(channel: Channel, tmp_path: Path) 
 def test_what_pip_brought_is_refused(channel: Channel, tmp_path: Path) -> None:
     base = Base(tmp_path, MINE.replace("foo==1.0", "wild==3"))
     with pytest.raises(LadingError, match="Python packages that no conda package has") as refused:
-        conda.lock(asked(tmp_path), None, base.tools)
+        conda_resolve.lock(asked(tmp_path), None, base.tools)
     assert refused.value.why == "wild==3"
 
 
 def test_a_build_that_is_gone(channel: Channel, tmp_path: Path) -> None:
     channel.drop("libfoo-1.0-0.conda")
     with pytest.raises(LadingError, match="can't be locked") as refused:
-        conda.lock(asked(tmp_path), None, Base(tmp_path, MINE).tools)
+        conda_resolve.lock(asked(tmp_path), None, Base(tmp_path, MINE).tools)
     assert refused.value.why == "none of lab has libfoo=1.0=0"
 
 
 def test_a_trial_that_fails(channel: Channel, tmp_path: Path) -> None:
     base = Base(tmp_path, "Solving: failed\nhttp://me:s3cret@h.example/lab: 403\n", code=1)
     with pytest.raises(LadingError, match="the trial install failed") as refused:
-        conda.lock(asked(tmp_path), None, base.tools)
+        conda_resolve.lock(asked(tmp_path), None, base.tools)
     assert "Solving: failed" in refused.value.why
     assert "s3cret" not in str(refused.value)
 
@@ -199,11 +199,13 @@ def test_the_bases_conda_keeps_its_python(
     )
     asked = conda.request(tmp_path, "trial", section, own, "linux/amd64", None)
     if fits:
-        assert [p.version for p in conda.lock(asked, None, base.tools).packages] == [version]
+        assert [p.version for p in conda_resolve.lock(asked, None, base.tools).packages] == [
+            version
+        ]
         assert base.condarc["pinned_packages"] == ["python=3.9.*"]
         return
     with pytest.raises(LadingError, match=r"in place of the base.s 3\.9\.2") as refused:
-        conda.lock(asked, None, base.tools)
+        conda_resolve.lock(asked, None, base.tools)
     assert "ask for python=3.9, too" in refused.value.do
 
 

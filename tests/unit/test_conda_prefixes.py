@@ -188,13 +188,13 @@ ENVIRONMENT = YAML.partition("      packages:")[0] + "      file: more.yaml\n"
 
 
 def of_conda(project: Project, python: str, channel: Channel, tmp_path: Path) -> CondaLock:
-    from lading.layers import conda
+    from lading.layers import conda, conda_resolve
     from lading.layers.conda_section import CondaSection
 
     section = CondaSection(channels=("lab",), packages=(*filter(None, (python,)), "tool=1"))
     asked = conda.request(tmp_path, "one", section, Facts(glibc="2.41"), "linux/amd64", None)
     tools = Tools(environ=os.environ, store=Store(tmp_path / "s"), note=print, in_base=_none)
-    return conda.lock(asked, None, tools)
+    return conda_resolve.lock(asked, None, tools)
 
 
 def _none() -> InBase:

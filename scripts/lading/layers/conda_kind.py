@@ -46,7 +46,9 @@ class Conda(Kind[Request, CondaLock]):
         return conda.read(folder)
 
     def lock(self, request: Request, old: CondaLock | None, tools: Tools) -> CondaLock:
-        new = conda.lock(request, old, tools)
+        from lading.layers import conda_resolve
+
+        new = conda_resolve.lock(request, old, tools)
         for name, _ in new.scripts:
             tools.note(f"  {name} has a script of its own, which runs while the image is built")
         for variable in new.variables:

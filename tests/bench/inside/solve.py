@@ -18,7 +18,7 @@ from lading.conda import explicit
 from lading.conda.channels import Channels
 from lading.errors import LadingError
 from lading.facts import Facts
-from lading.layers import conda
+from lading.layers import conda, conda_resolve
 from lading.layers.conda_section import CondaSection
 from lading.layers.kind import InBase, Tools
 from lading.store import Store
@@ -33,7 +33,7 @@ def main() -> int:
         environ=os.environ, store=Store(Path(cache)), note=lambda _: None, in_base=_nowhere
     )
     start = time.monotonic()
-    text = conda.solved(asked, None, Channels(environ=os.environ, named=asked.urls), tools)
+    text = conda_resolve.solved(asked, None, Channels(environ=os.environ, named=asked.urls), tools)
     seconds = time.monotonic() - start
     held = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     print(f"\n{len(explicit.locked(text, ''))} {seconds:.3f} {held}")
