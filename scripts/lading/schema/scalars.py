@@ -15,7 +15,6 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from lading.files import resolved
 from lading.schema.nodes import Node, ScalarNode
 from lading.schema.problems import Place, any_of, quoted
 
@@ -176,6 +175,8 @@ class ProjectPath(Struct, frozen=True, kw_only=True):
     )
 
     def parse(self, node: Node, place: Place) -> str:
+        from lading.files import resolved  # which the schema alone does without
+
         path = os.path.normpath(self.text.parse(node, place))
         root = str(place.report.root)
         try:
