@@ -160,17 +160,23 @@ class _Base:
 
 def _verify_ahead(base: _Base, archive: Path | None) -> None:
     """Raises `LadingError` where the base's own archive is not what it was made as."""
-    try:
+    with _believed(archive):
         for layer in base.layers:
             if layer.diff_id not in base.delivered:
                 layer.verify()
+    base.delivered.update(layer.diff_id for layer in base.layers)
+
+
+@contextmanager
+def _believed(archive: Path | None) -> Iterator[None]:
+    try:
+        yield
     except DamagedError as error:
         raise LadingError(
             f"the base in the store is damaged: {archive}",
             why=str(error),
             do="delete that file, then run it again: it is made anew, or the engine has it",
         ) from error
-    base.delivered.update(layer.diff_id for layer in base.layers)
 
 
 def _written(writer: Writer, layers: tuple[SavedLayer, ...]) -> _Base:
@@ -205,7 +211,8 @@ def _base(writer: Writer, normal: Normal, file: BinaryIO) -> _Base | None:
         return None  # the engine has them, too
     if tuple(layer.diff_id for layer in image.layers) != normal.base:
         return None
-    return _written(writer, image.layers)
+    with _believed(normal.archive):
+        return _written(writer, image.layers)
 
 
 def _archive(image: Image, *, sha256: str, size: int) -> Archive:

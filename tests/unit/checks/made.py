@@ -6,14 +6,17 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import struct
 import tarfile
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lading.checks.portability import Allowed, Finding, Report, examine
+from lading.errors import LadingError
 
 PLATFORM = "linux/amd64"
 ENV = {
@@ -185,3 +188,15 @@ def cache_of(libraries: Mapping[str, str]) -> bytes:
         rows += struct.pack("<iIIIQ", 0x0303, key, value, 0, 0)
     top = b"glibc-ld.so.cache1.1" + struct.pack("<II", len(libraries), len(strings))
     return top + b"\x02" + bytes(48 - len(top) - 1) + rows + bytes(strings)
+
+
+def assert_read(data: bytes) -> None:
+    """Whatever the archive is, it is a report or a clear error, and nothing is written."""
+    with tempfile.TemporaryDirectory() as name:
+        file = Path(name) / "image.tar"
+        file.write_bytes(data)
+        try:
+            assert examine(file, platform=PLATFORM).archive == "image.tar"
+        except LadingError as error:
+            assert str(error)
+        assert os.listdir(name) == ["image.tar"]  # noqa: PTH208

@@ -10,7 +10,6 @@ import io
 import json
 import os
 import tarfile
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -102,17 +101,6 @@ changes = st.lists(
 noise = st.lists(st.tuples(st.integers(0, 1 << 20), st.binary(min_size=1, max_size=16)), max_size=3)
 
 
-def assert_read(data: bytes) -> None:
-    with tempfile.TemporaryDirectory() as name:
-        file = Path(name) / "image.tar"
-        file.write_bytes(data)
-        try:
-            assert examine(file, platform=PLATFORM).archive == "image.tar"
-        except LadingError as error:
-            assert str(error)
-        assert os.listdir(name) == ["image.tar"]  # noqa: PTH208
-
-
 @settings(max_examples=int(os.environ.get("LADING_FUZZ", "200")), deadline=None)
 @given(
     layer=st.integers(0, len(LAYERS) - 1),
@@ -139,7 +127,7 @@ def test_whatever_is_in_an_archive_is_a_report_or_an_error(
         whole = made.docker_archive(layers, config, packed="gzip" in kind)
     else:
         whole = made.oci_archive(layers, config, nested="nested" in kind)
-    assert_read(changed(whole, outside))
+    made.assert_read(changed(whole, outside))
 
 
 CORPUS = Path(__file__).with_name("corpus")
