@@ -1,9 +1,14 @@
-"""For all tests."""
+"""For all tests: engines and a registry of one's own, and an environment without CI."""
 
 from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support import engines
 
 # CI means frozen locks; what is tested about that sets it itself.
 os.environ.pop("CI", None)
@@ -12,3 +17,41 @@ os.environ.pop("CI", None)
 # tests that send one would wait in vain.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def needs(kind: str) -> None:
+    """Skips the test, saying what is missing, when `kind` can't be started here."""
+    reason = engines.missing(kind)
+    if reason:
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def docker() -> Iterator[engines.Running]:
+    """A private Docker Engine."""
+    needs("docker")
+    with engines.private_engine("docker") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def podman() -> Iterator[engines.Running]:
+    """A private Podman."""
+    needs("podman")
+    with engines.private_engine("podman") as running:
+        yield running
+
+
+@pytest.fixture(scope="session", params=["docker", "podman"])
+def running(request: pytest.FixtureRequest) -> engines.Running:
+    """Each of the two, in turn."""
+    found: engines.Running = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture(scope="session")
+def registry() -> Iterator[str]:
+    """A registry on the loopback, as "127.0.0.1:PORT"."""
+    needs("registry")
+    with engines.registry() as address:
+        yield address

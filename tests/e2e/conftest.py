@@ -7,14 +7,13 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from lading.store import Store
-from tests.engine.conftest import needs
 from tests.support import engines
 from tests.support.apptainer import Apptainer, NotToBeHad, installed
 
@@ -108,31 +107,13 @@ def copied(target: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store that starts empty and serves all end-to-end tests of a session."""
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="session")
-def docker() -> Iterator[engines.Running]:
-    """A private Docker Engine."""
-    needs("docker")
-    with engines.private_engine("docker") as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
-def podman() -> Iterator[engines.Running]:
-    """A private Podman."""
-    needs("podman")
-    with engines.private_engine("podman") as running:
-        yield running
-
-
-@pytest.fixture(scope="session", params=["docker", "podman"])
-def running(request: pytest.FixtureRequest) -> engines.Running:
-    """Each of the two, in turn."""
-    found: engines.Running = request.getfixturevalue(request.param)
-    return found
+    """A store that starts empty and serves all end-to-end tests of a session, in all processes."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    folder /= "cache"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture
@@ -147,14 +128,6 @@ def on_docker(tmp_path: Path, cache: Path, docker: engines.Running) -> Copy:
     """A fresh copy of the project on Docker, for what does not depend on the engine."""
     environ = {**plain_environ(), "DOCKER_HOST": docker.url, "LADING_CACHE": str(cache)}
     return Copy(root=copied(tmp_path / "project"), environ=environ)
-
-
-@pytest.fixture(scope="session")
-def registry() -> Iterator[str]:
-    """A registry on the loopback, as "127.0.0.1:PORT"."""
-    needs("registry")
-    with engines.registry() as address:
-        yield address
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A real Docker Engine and a real Podman for the session, each with its own storage."""
+"""Connections to the engines, and the least that there is to build on."""
 
 from __future__ import annotations
 
@@ -9,21 +9,6 @@ import pytest
 
 from lading.engines import Engine, connect
 from tests.support import engines, images
-
-
-def needs(kind: str) -> None:
-    """Skips the test, saying what is missing, when `kind` can't be started here."""
-    reason = engines.missing(kind)
-    if reason:
-        pytest.skip(reason)
-
-
-@pytest.fixture(scope="session", params=["docker", "podman"])
-def running(request: pytest.FixtureRequest) -> Iterator[engines.Running]:
-    """A private engine that answers."""
-    needs(request.param)
-    with engines.private_engine(request.param) as started:
-        yield started
 
 
 @pytest.fixture(scope="session")
@@ -47,14 +32,6 @@ def base(engine: Engine, tiny: images.TinyImage, tmp_path_factory: pytest.TempPa
     images.write_archive(tiny, archive)
     engine.load(archive)
     return images.BASE
-
-
-@pytest.fixture(scope="session")
-def registry() -> Iterator[str]:
-    """A registry on the loopback, as "127.0.0.1:PORT"."""
-    needs("registry")
-    with engines.registry() as address:
-        yield address
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import pytest
 
 from lading.engines import BuildFailed, Engine, Mount, connect, sdk
 from lading.errors import EnvironmentProblem, LadingError
-from tests.engine.conftest import needs
+from tests.conftest import needs
 from tests.support import engines, images
 
 PLATFORM = "linux/amd64"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lading import archive
 from lading.engines import connect
-from tests.engine.conftest import needs
+from tests.conftest import needs
 from tests.support import engines, images
 
 PLATFORM = "linux/amd64"

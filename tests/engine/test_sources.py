@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from lading.engines import Engine, connect
 from lading.engines.fake import RecordingEngine
 from lading.layers import base as bases
-from tests.engine.conftest import needs
+from tests.conftest import needs
 from tests.support import engines, images
 from tests.support.index import tar
 from tests.support.projects import DAY, FACTS, REPOSITORY, Trial, run_doit
