@@ -16,6 +16,7 @@ from lading.verbs import (
     env,
     fetch,
     lock,
+    push,
     sif,
     source,
     verify,
@@ -78,6 +79,11 @@ def task_archive() -> Iterator[Entry]:
 def task_sif() -> Iterator[Entry]:
     """make dist/NAME.sif with Apptainer and test it; when asked for"""
     yield from pipeline.images("sif", sif, after=["archive:{name}"])
+
+
+def task_push() -> Iterator[Entry]:
+    """send the archives to the project's registry; when asked for"""
+    yield from pipeline.images("push", push, after=["archive:{name}"])
 
 
 def task_verify() -> Iterator[Entry]:

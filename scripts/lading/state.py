@@ -25,13 +25,14 @@ from lading.layers.kind import AnyKind, Lock, Request, Subject
 from lading.layers.source import SourceLock
 from lading.layers.source_image import Compiled
 from lading.layers.source_section import SourceBuild
-from lading.parts import Start
+from lading.parts import Part, Start
 from lading.plan import AGAIN, KEY_LABEL, Plan
 from lading.project import Base, Image, Project
 from lading.store import Artifact, Store
 
 if TYPE_CHECKING:
     from lading.engines import Engine
+    from lading.registry.asking import Answer
 
 T = TypeVar("T")
 
@@ -125,6 +126,53 @@ class State:
             return key is not None and key in self.images_by_key()
         except LadingError:
             return False
+
+    # -- the registry -----------------------------------------------------------------------
+
+    def in_registry(self, image: Image) -> Answer | None:
+        """What the registry has under the image's key; None also where there is no registry, or
+        it can't be asked. All that a run may need is asked for at once.
+        """
+        if not self.project.registry:
+            return None
+        return self.once(("pushed",), self._pushed).get(f"image:{image.name}")
+
+    def part_in_registry(self, part: Part) -> Answer | None:
+        """What the registry has of something that is built by itself, likewise."""
+        if not self.project.registry:
+            return None
+        return self.once(("pushed",), self._pushed).get(f"part:{part.key}")
+
+    def _pushed(self) -> Mapping[str, Answer]:
+        from lading.registry.asking import Wanted, ask
+
+        wanted: dict[str, Wanted] = {}
+        for image in self.project.images.values():
+            to_push = self.asked_for("push", image)
+            if f"lock:{image.name}" not in self.involved or (self.archived(image) and not to_push):
+                continue
+            key = self._key_or_none(image)
+            if key is None:
+                continue
+            where, _, tag = self.name(image).rpartition(":")
+            wanted[f"image:{image.name}"] = Wanted(
+                repository=where, key=key, tag=tag if to_push else ""
+            )
+            for source in self.all_locked(image).sources:
+                wanted[f"part:{source.part.key}"] = Wanted(
+                    repository=self.part_repository(source.part), key=source.part.key
+                )
+        return ask(wanted, self.environ, self.console.note)
+
+    def _key_or_none(self, image: Image) -> str | None:
+        try:
+            return self.key(image)
+        except LadingError:
+            return None  # said by the task that needs it
+
+    def part_repository(self, part: Part) -> str:
+        """Where in the registry is what one part's builds left: no image can be called so."""
+        return f"{self.project.registry.rstrip('/')}/part/{part.plan.name}"
 
     # -- locks and keys ---------------------------------------------------------------------
 
@@ -315,6 +363,7 @@ class State:
     def locks_changed(self) -> None:
         """To be called when a lock was written: what follows from locks is worked out anew."""
         self.forget("base", "layer", "request", "locked", "plan", "key", "located", "archived")
+        self.forget("pushed")
         self.forget("artifacts", "source", "source-tools", "compiled")
 
     # -- where things lie -------------------------------------------------------------------
@@ -354,4 +403,7 @@ class State:
 
     def exists(self, image: Image) -> bool:
         """Whether the image with today's key is somewhere, so that nothing before it is needed."""
-        return self.archived(image) or self.in_engine(image)
+        # A fresh runner's engine has nothing, and takes seconds to say so.
+        if self.frozen or self.asked_for("push", image):
+            return self.archived(image) or bool(self.in_registry(image)) or self.in_engine(image)
+        return self.archived(image) or self.in_engine(image) or bool(self.in_registry(image))

@@ -113,7 +113,7 @@ class Tiny(RecordingEngine):
         self._keep()
 
     def load(self, path: Path) -> str:
-        """An image out of an archive has the labels that one of its name had when it was made."""
+        """An image out of an archive has the labels that its configuration has."""
         self._record("load", path=path)
         with tarfile.open(path) as archive:
             manifest = archive.extractfile("manifest.json")
@@ -121,9 +121,10 @@ class Tiny(RecordingEngine):
             listed = json.load(manifest)[0]
             config = archive.extractfile(listed["Config"])
             assert config is not None
-            identity = f"sha256:{hashlib.sha256(config.read()).hexdigest()}"
+            text = config.read()
+        identity = f"sha256:{hashlib.sha256(text).hexdigest()}"
         name = listed["RepoTags"][0]
-        info = replace(self.hold(name, self.labels.get(name)), id=identity)
+        info = replace(self.hold(name, json.loads(text)["config"].get("Labels")), id=identity)
         self.held[name] = info
         self._keep()
         return identity

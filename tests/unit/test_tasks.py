@@ -17,7 +17,7 @@ from lading.errors import DeclarationError, EnvironmentProblem, LadingError
 from lading.tasks import Work
 from tests.support.projects import YAML, Trial
 
-VERBS = ("lock", "fetch", "dockerfile", "build", "check", "archive", "sif", "verify", "env")
+VERBS = ("lock", "fetch", "dockerfile", "build", "check", "archive", "sif", "push", "verify", "env")
 
 
 @pytest.fixture
@@ -53,6 +53,7 @@ def test_the_graph(graph: Graph) -> None:
         "check:one": ["build:one"],
         "archive:one": ["check:one"],
         "sif:one": ["archive:one"],
+        "push:one": ["archive:one"],
         "verify:one": ["archive:one"],
     }
     assert found["build:base:slim"].task_dep == ["lock:base:slim"]

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lading.archive.records import config_of, current, record
+from lading.archive.records import config_of, current, places, record
 from lading.later import attributes
 
 if TYPE_CHECKING:
-    from lading.archive.canonical import export, read, write
+    from lading.archive.canonical import export, read, received, write
     from lading.archive.normal import Normal
     from lading.archive.writing import Archive, Layer
 
@@ -23,7 +23,9 @@ __all__ = [
     "config_of",
     "current",
     "export",
+    "places",
     "read",
+    "received",
     "record",
     "write",
 ]
@@ -31,7 +33,7 @@ __all__ = [
 __getattr__ = attributes(
     __name__,
     {
-        "canonical": ("export", "read", "write"),
+        "canonical": ("export", "read", "received", "write"),
         "normal": ("Normal",),
         "writing": ("Archive", "Layer"),
     },

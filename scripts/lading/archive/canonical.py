@@ -100,6 +100,30 @@ def write(out: Path, config: Mapping[str, Any], layers: Sequence[Path], name: st
             return _as_it_is(writer, image, name)
 
 
+def received(
+    out: Path,
+    config: bytes,
+    layers: Sequence[Layer],
+    pieces: Callable[[Layer], Iterable[bytes]],
+    name: str,
+) -> Archive:
+    """Writes the canonical archive of an image whose layers come from elsewhere, from the lowest
+    up; `pieces` verifies them.
+
+    Raises what `pieces` does, and `EnvironmentProblem` for a full disk. Then there is no `out`, or
+    the old one.
+    """
+    digest = f"sha256:{hashlib.sha256(config).hexdigest()}"
+    with disk_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(out)
+        with writing(out) as writer:
+            for layer in layers:
+                writer.received(layer.diff_id, layer.size, pieces(layer))
+            sha256, size = writer.close(config, digest, name)
+    return Archive(sha256=sha256, size=size, config=digest, layers=tuple(layers))
+
+
 def read(path: Path) -> Archive:
     """Reads any docker-archive to its end and verifies it; writes nothing.
 

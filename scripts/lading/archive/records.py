@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lading.errors import LadingError
 from lading.files import content_of, write_text
 
 if TYPE_CHECKING:
@@ -34,6 +35,29 @@ def current(tar: Path | str, record: Path | str, key: str) -> bool:
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(found, dict) and found.get("key") == key and found.get("size") == size
+
+
+def places(tar: Path, record: Path) -> tuple[str, dict[str, tuple[int, int]]]:
+    """Where in a canonical archive the configuration and each layer are: offset and size in bytes,
+    by digest; and the configuration's digest. Raises `LadingError` when it is none.
+    """
+    import tarfile
+
+    try:
+        found = json.loads(record.read_text())
+        with tarfile.open(tar, "r:") as archive:
+            members = {one.name: (one.offset_data, one.size) for one in archive}
+            manifest = archive.extractfile("manifest.json")
+            assert manifest is not None
+            (listed,) = json.loads(manifest.read())
+        there = {str(found["config"]): members[listed["Config"]]}
+        for name, layer in zip(listed["Layers"], found["layers"], strict=True):
+            there[str(layer["diff_id"])] = members[name]
+    except (OSError, ValueError, KeyError, TypeError, tarfile.TarError) as error:
+        raise LadingError(
+            f"{tar} is damaged", why=str(error), do=f"delete it, and run it again: {tar.name}"
+        ) from error
+    return str(found["config"]), there
 
 
 def config_of(record: Path) -> str:

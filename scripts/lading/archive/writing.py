@@ -66,6 +66,14 @@ class Writer:
             self._entry(name, layer.content.size, layer.content.blocks())
         self._names.append(name)
 
+    def received(self, diff_id: str, size: int, pieces: Iterable[bytes]) -> None:
+        """Takes a layer as it comes; one that repeats comes once. Who sends it verifies it."""
+        name = self._known.get(diff_id)
+        if name is None:
+            name = self._known[diff_id] = self._next()
+            self._entry(name, size, pieces)
+        self._names.append(name)
+
     def part(self, part: Part) -> Callable[[], SavedLayer]:
         """Writes a layer of these entries; what is returned waits for its digest."""
         name = self._next()

@@ -23,17 +23,25 @@ def current(state: State, image: Image) -> bool:
 
 
 def make(state: State, image: Image) -> str:
-    """Builds the image; one that is archived already is never built twice, but loaded."""
+    """Builds the image; one that is archived or pushed already is never built twice, but loaded."""
     if not state.in_engine(image) and load(state, image):
-        return f"loaded from dist/{state.archive(image).name}"
+        of = "the registry" if not state.archived(image) else f"dist/{state.archive(image).name}"
+        return f"loaded from {of}"
     return build(state, image)
 
 
 def load(state: State, image: Image) -> bool:
-    """Gives the engine the image out of its archive; whether there was one, and it took it."""
+    """Gives the engine the image out of its archive, or the registry's; whether there was one, and
+    it took it.
+    """
+    path = state.archive(image)
     if not state.archived(image):
-        return False
-    state.engine.load(state.archive(image))
+        from lading.verbs import pushed
+
+        path = state.candidate(image)
+        if not pushed.download(state, image, path, path.with_suffix(".json")):
+            return False
+    state.engine.load(path)
     state.forget("images")
     return state.in_engine(image)
 

@@ -103,7 +103,7 @@ def _missing_upstream(state: State, source: SourceBuild, base: Base) -> list[str
     lock, made = state.tools_lock(source, base), state.compiled_on(source, base)
     if lock is None or made is None or part_verb.there(state, made.part):
         return []
-    if not _wanted(state, source, base):
+    if not _wanted(state, source, base) or part_verb.in_registry(state, made.part):
         return []
     lacking = {artifact.sha256 for artifact in state.store.lacking(lock.artifacts)}
     if not lacking:
@@ -254,7 +254,7 @@ def ensure(state: State, source: SourceBuild, base: Base) -> str:
         raise LadingError(
             f"{source.name} is not locked on {base.name}", do=f"doit lock:source:{source.name}"
         )
-    if not part_verb.there(state, made.part):
+    if not part_verb.there(state, made.part) and not part_verb.in_registry(state, made.part):
         for name in source.needs:
             ensure(state, state.project.sources[name], base)
         base_verb.ensure(state, base)

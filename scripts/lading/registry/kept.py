@@ -1,0 +1,154 @@
+"""What lading keeps in a registry: images as they are archived, and what it compiled, by key.
+
+An image is an OCI image manifest whose layers are the archive's, uncompressed: so its digest
+follows from the archive alone, and the archive from it. A product (what a source's build left) is
+one layer of an artifact. Both have their key as a tag and as an annotation, and what was checked:
+a tag that holds anything else is not believed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from msgspec import Struct
+
+from lading.errors import LadingError
+from lading.files import canonical_json
+from lading.references import DIGEST, parse
+from lading.registry.repository import Repository
+
+KEY = "lading.key"
+CHECKS = "lading.checks"
+
+_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+_CONFIG = "application/vnd.oci.image.config.v1+json"
+_LAYER = "application/vnd.oci.image.layer.v1.tar"
+_EMPTY = "application/vnd.oci.empty.v1+json"
+_PRODUCT = "application/vnd.lading.product.v1.tar"
+
+
+class Blob(Struct, frozen=True, kw_only=True):
+    """A blob: its digest ("sha256:…") and its size in bytes."""
+
+    digest: str
+    size: int
+
+
+class Kept(Struct, frozen=True, kw_only=True):
+    """What a registry keeps: its manifest, the key it was made from, what it passed, its blobs."""
+
+    key: str
+    config: Blob
+    layers: tuple[Blob, ...]
+    checks: str = ""
+    product: bool = False
+
+    @property
+    def manifest(self) -> bytes:
+        """The manifest, which follows from the rest."""
+        config, layer = (_EMPTY, _PRODUCT) if self.product else (_CONFIG, _LAYER)
+        annotations = {KEY: self.key} | ({CHECKS: self.checks} if self.checks else {})
+        found: dict[str, Any] = {
+            "schemaVersion": 2,
+            "mediaType": _MANIFEST,
+            "config": _described(self.config, config),
+            "layers": [_described(blob, layer) for blob in self.layers],
+            "annotations": annotations,
+        }
+        if self.product:
+            found["artifactType"] = _PRODUCT
+        return canonical_json(found)
+
+    @property
+    def digest(self) -> str:
+        """The manifest's, by which it is known in the registry."""
+        return f"sha256:{hashlib.sha256(self.manifest).hexdigest()}"
+
+
+Read = Callable[[Blob, int], Iterable[bytes]]
+"""A blob's bytes from an offset on."""
+
+
+@contextmanager
+def repository(reference: str, environ: Mapping[str, str]) -> Iterator[Repository]:
+    """Where things of this name are kept. Raises `DeclarationError` for what is no name."""
+    from lading.net import session
+
+    with session(environ) as http:
+        yield Repository(http, parse(reference), environ)
+
+
+def found(there: Repository, key: str) -> Kept | None:
+    """What is kept under a key; None where there is nothing.
+
+    Raises `LadingError` where the tag holds something else, or its content is not what it says.
+    """
+    if there.head(f"manifests/{key}") is None:
+        return None
+    digest, media_type, manifest = there.manifest(key)
+    kept = _read(manifest, key) if media_type == _MANIFEST else None
+    if kept is None or kept.digest != digest:
+        raise LadingError("the tag holds something else than what was pushed under this key")
+    if not kept.product:
+        _refuse_other(kept, there.blob(kept.config.digest))
+    return kept
+
+
+def _read(manifest: Mapping[str, Any], key: str) -> Kept | None:
+    try:
+        annotations = manifest["annotations"]
+        return Kept(
+            key=key if annotations[KEY] == key else "",
+            config=_blob(manifest["config"]),
+            layers=tuple(_blob(layer) for layer in manifest["layers"]),
+            checks=str(annotations.get(CHECKS, "")),
+            product="artifactType" in manifest,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def _refuse_other(kept: Kept, config: Mapping[str, Any]) -> None:
+    """Raises `LadingError` where the configuration has another key, or other layers."""
+    try:
+        key = config["config"]["Labels"][KEY]
+        layers = config["rootfs"]["diff_ids"]
+    except (KeyError, TypeError):
+        key, layers = "", []
+    if key != kept.key or layers != [layer.digest for layer in kept.layers]:
+        raise LadingError("the image's label names another key than its tag, or its layers differ")
+
+
+def push(
+    there: Repository, kept: Kept, read: Read, tags: Iterable[str], wanted: Iterable[Blob]
+) -> None:
+    """Sends the blobs (`wanted`: these, each once), then the manifest, then its names."""
+    for blob in wanted:
+        there.upload(blob.digest, blob.size, partial(read, blob))
+    for tag in (kept.digest, *tags):
+        there.put_manifest(tag, kept.manifest, _MANIFEST)
+
+
+def product(key: str, tar: Blob) -> Kept:
+    """What a source's build left, as it is kept."""
+    return Kept(key=key, config=EMPTY, layers=(tar,), product=True)
+
+
+EMPTY_CONTENT = b"{}"
+EMPTY = Blob(digest=f"sha256:{hashlib.sha256(EMPTY_CONTENT).hexdigest()}", size=len(EMPTY_CONTENT))
+"""OCI image specification, 'Guidance for an Empty Descriptor'."""
+
+
+def _described(blob: Blob, media_type: str) -> dict[str, Any]:
+    return {"mediaType": media_type, "digest": blob.digest, "size": blob.size}
+
+
+def _blob(found: Mapping[str, Any]) -> Blob:
+    digest, size = found["digest"], found["size"]
+    if not DIGEST.fullmatch(digest) or not isinstance(size, int) or size < 0:
+        raise ValueError(digest)
+    return Blob(digest=digest, size=size)

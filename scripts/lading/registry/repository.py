@@ -1,0 +1,416 @@
+"""One repository of a registry: what is read from it and written to it, and who may do so.
+
+OCI distribution specification v1.1 ('Pulling', 'Pushing a blob in chunks'), with the token
+authentication that registries have in common.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urljoin, urlsplit
+
+from lading.errors import EnvironmentProblem, LadingError
+from lading.references import DIGEST, Reference
+
+if TYPE_CHECKING:
+    import requests
+
+_LIMIT = 4 << 20  # bytes; what registries have to take, and no more
+_REDIRECTS = 5
+_OCTETS = {"Content-Type": "application/octet-stream"}
+_PIECE = 1 << 17
+"""Bytes that are read at once, and lost where the connection ends in the middle of them."""
+_TRIES = 5
+"""How often a blob is gone on with, without a byte in between, before it is given up."""
+_PAUSE = 1.0
+"""Seconds until it is tried again; longer with each try."""
+INDEX_TYPES = (
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+)
+MANIFEST_TYPES = (
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+)
+
+
+class Repository:
+    """One repository of a registry, and the permission to use it once it was asked for."""
+
+    def __init__(
+        self, http: requests.Session, reference: Reference, environ: Mapping[str, str]
+    ) -> None:
+        self._http = http
+        self._reference = reference
+        self._environ = environ
+        self._permission = ""
+
+    def manifest(self, name: str) -> tuple[str, str, Mapping[str, Any]]:
+        """A manifest or index by tag or digest: its digest, its media type and itself."""
+        accept = ", ".join((*INDEX_TYPES, *MANIFEST_TYPES))
+        answer, body = self._get(f"manifests/{name}", accept)
+        digest = self._verified(body, name if DIGEST.fullmatch(name) else "")
+        manifest = self._object(body)
+        kind = manifest.get("mediaType") or answer.headers.get("Content-Type", "")
+        return digest, str(kind).partition(";")[0].strip(), manifest
+
+    def blob(self, digest: str) -> Mapping[str, Any]:
+        """A JSON blob, as an image's configuration is one."""
+        if not DIGEST.fullmatch(digest):
+            raise LadingError(f"the manifest of {self._reference.text} names no configuration")
+        _, body = self._get(f"blobs/{digest}", "*/*")
+        self._verified(body, digest)
+        return self._object(body)
+
+    def head(self, path: str) -> Mapping[str, str] | None:
+        """The headers of a manifest or blob; None where the registry has none."""
+        accept = ", ".join((*INDEX_TYPES, *MANIFEST_TYPES)) if path.startswith("manif") else "*/*"
+        answer, body = self._request("HEAD", path, headers={"Accept": accept})
+        if answer.status_code == 404:
+            return None
+        if answer.status_code != 200:
+            raise self._refused(answer.status_code, body)
+        return answer.headers
+
+    def pieces(self, digest: str, size: int) -> Iterator[bytes]:
+        """A blob of that size, as it comes; gone on with where the connection was cut off.
+
+        Raises `LadingError` at its end when it is not what its digest says.
+        """
+        content = hashlib.sha256()
+        came = tries = 0
+        while came < size:
+            before = came
+            try:
+                for piece in self._from(f"{self._reference.url}/blobs/{digest}", came):
+                    came += len(piece)
+                    content.update(piece)
+                    yield piece
+                if came < size:
+                    raise EnvironmentProblem(f"{self._reference.registry} ended in the middle")
+            except EnvironmentProblem:
+                tries = 0 if came > before else tries + 1
+                if tries >= _TRIES:
+                    raise
+                time.sleep(_PAUSE * tries)
+        if came != size or f"sha256:{content.hexdigest()}" != digest:
+            raise LadingError(
+                f"{self._reference.registry} sends other content than it was asked for",
+                why=f"asked for {digest} of {size} bytes\ncame     {came} bytes",
+            )
+
+    def upload(self, digest: str, size: int, read: Callable[[int], Iterable[bytes]]) -> None:
+        """Sends a blob, unless the registry has it; goes on with what was cut off.
+
+        `read` gives the blob's bytes from an offset on.
+        """
+        if self.head(f"blobs/{digest}") is not None:
+            return
+        answer = self._expect("POST", "blobs/uploads/", (202,), what=digest)
+        came = tries = 0
+        while came < size:
+            place = self._location(answer)
+            try:
+                answer = self._expect(
+                    "PATCH", place, (202,), what=digest,
+                    headers=_OCTETS | ({"Content-Range": f"{came}-{size - 1}"} if came else {}),
+                    body=partial(_Body, read, came, size),
+                )  # fmt: skip
+                came = size
+            except EnvironmentProblem:
+                tries += 1
+                if tries >= _TRIES:
+                    raise
+                time.sleep(_PAUSE * tries)
+                answer, came = self._resumed(place, answer, digest)
+        place = self._location(answer)
+        place += ("&" if "?" in place else "?") + f"digest={quote(digest, safe='')}"
+        self._expect("PUT", place, (201,), what=digest, headers={"Content-Length": "0"})
+
+    def put_manifest(self, name: str, manifest: bytes, media_type: str) -> None:
+        """Gives a manifest a name: a tag, or its digest."""
+        self._expect(
+            "PUT", f"manifests/{name}", (201,), what=name,
+            headers={"Content-Type": media_type}, body=lambda: manifest,
+        )  # fmt: skip
+
+    def _resumed(
+        self, place: str, answer: requests.Response, digest: str
+    ) -> tuple[requests.Response, int]:
+        """Where an upload that was cut off goes on; at its start where nobody knows it any more."""
+        found, _ = self._request("GET", place)
+        if found.status_code == 204 and "Location" in found.headers:
+            last = found.headers.get("Range", "").rpartition("-")[2]
+            # "0-0" may be one byte, or none.
+            if last.isdecimal() and last != "0":
+                return found, int(last) + 1
+        return self._expect("POST", "blobs/uploads/", (202,), what=digest), 0
+
+    def _location(self, answer: requests.Response) -> str:
+        where = answer.headers.get("Location", "")
+        if not where:
+            raise LadingError(f"{self._reference.registry} does not say where to upload to")
+        return urljoin(answer.url, where)
+
+    def _expect(
+        self, method: str, path: str, good: tuple[int, ...], *, what: str, **more: Any
+    ) -> requests.Response:
+        answer, body = self._request(method, path, **more)
+        if answer.status_code not in good:
+            raise self._not_taken(answer.status_code, body, what)
+        return answer
+
+    def _get(self, path: str, accept: str) -> tuple[requests.Response, bytes]:
+        answer, body = self._request("GET", path, headers={"Accept": accept})
+        if answer.status_code != 200:
+            raise self._refused(answer.status_code, body)
+        return answer, body
+
+    def _request(self, method: str, path: str, **more: Any) -> tuple[requests.Response, bytes]:
+        """Asks with the permission there is; where that is not enough, for another one, once."""
+        url = path if "://" in path else f"{self._reference.url}/{path}"
+        answer, body = self._ask(method, url, self._allowed(url), **more)
+        if answer.status_code == 401:
+            asked = answer.headers.get("WWW-Authenticate", "")
+            permission = self._permitted(asked) if urlsplit(url)[:2] == self._host else ""
+            if permission:
+                self._permission = permission
+                answer, body = self._ask(method, url, permission, **more)
+        return answer, body
+
+    @property
+    def _host(self) -> tuple[str, str]:
+        return urlsplit(self._reference.url)[:2]
+
+    def _allowed(self, url: str) -> str:
+        """The permission, to be shown to the registry itself alone."""
+        return self._permission if urlsplit(url)[:2] == self._host else ""
+
+    def _ask(
+        self, method: str, url: str, permission: str, **more: Any
+    ) -> tuple[requests.Response, bytes]:
+        with self._answered(method, url, permission, **more) as answer:
+            return answer, self._limited(answer.iter_content(1 << 16))
+
+    def _from(self, url: str, offset: int) -> Iterator[bytes]:
+        """A blob's bytes from an offset on."""
+        headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
+        headers |= {"Range": f"bytes={offset}-"} if offset else {}
+        for last in (False, True):
+            with self._answered("GET", url, self._permission, headers=headers) as answer:
+                if answer.status_code == 401 and not last:
+                    self._permission = self._permitted(answer.headers.get("WWW-Authenticate", ""))
+                    continue
+                if answer.status_code not in (200, 206):
+                    raise self._refused(answer.status_code, self._limited(answer.iter_content()))
+                left = offset if answer.status_code == 200 else 0
+                for piece in answer.iter_content(_PIECE):
+                    if left < len(piece):
+                        yield piece[left:]
+                    left = max(0, left - len(piece))
+                return
+
+    @contextmanager
+    def _answered(
+        self, method: str, url: str, permission: str, **more: Any
+    ) -> Iterator[requests.Response]:
+        """Follows redirects itself: requests would send .netrc's credentials to another host."""
+        for _ in range(_REDIRECTS):
+            with self._sent(method, url, permission, **more) as answer:
+                if not answer.is_redirect:
+                    yield answer
+                    return
+                there = urljoin(url, answer.headers["Location"])
+            if urlsplit(there).scheme not in ("https", urlsplit(url).scheme):
+                break
+            if urlsplit(there)[:2] != urlsplit(url)[:2]:
+                permission = ""
+            method = "HEAD" if method == "HEAD" else "GET"
+            url, more = there, {"headers": more.get("headers")}
+        raise LadingError(f"{self._reference.registry} leads astray: its redirects do not end well")
+
+    @contextmanager
+    def _sent(
+        self,
+        method: str,
+        url: str,
+        permission: str,
+        body: Callable[[], Any] | None = None,
+        **more: Any,
+    ) -> Iterator[requests.Response]:
+        import requests
+
+        from lading.net import problem
+
+        def authorised(request: requests.PreparedRequest) -> requests.PreparedRequest:
+            if permission:
+                request.headers["Authorization"] = permission
+            return request
+
+        if self._reference.loopback:  # never by a proxy
+            more["proxies"] = {"http": "", "https": ""}
+        if body is not None:
+            more["data"] = body()
+        more |= {"auth": authorised, "stream": True, "allow_redirects": False}
+        try:
+            # With an `auth` of one's own, requests does not send .netrc's instead.
+            with self._http.request(method, url, **more) as answer:
+                yield answer
+        except (requests.RequestException, OSError) as error:
+            raise problem(error, url, self._environ) from error
+
+    def _limited(self, pieces: Iterator[bytes]) -> bytes:
+        body = b""
+        for piece in pieces:
+            body += piece
+            if len(body) > _LIMIT:
+                raise LadingError(
+                    f"{self._reference.registry} answers with more than {_LIMIT} bytes"
+                )
+        return body
+
+    def _permitted(self, challenge: str) -> str:
+        """What a challenge (RFC 9110, section 11.6.1) wants to see; empty if there is nothing."""
+        from urllib.request import parse_http_list, parse_keqv_list
+
+        scheme, _, rest = challenge.strip().partition(" ")
+        user, password, token = _credentials(self._reference.registry, self._environ)
+        if scheme.lower() == "basic":
+            return _basic(user, password) if user else ""
+        if scheme.lower() != "bearer":
+            return ""
+        try:
+            wanted = parse_keqv_list(parse_http_list(rest))
+        except ValueError:
+            wanted = {}
+        realm = wanted.get("realm", "")
+        if not realm.startswith(("http://", "https://")):
+            raise LadingError(f"{self._reference.registry} does not say where to log in")
+        if realm.startswith("http://") and not self._reference.loopback:
+            user = token = ""  # a password does not go over the network unencrypted
+        asked = {
+            "service": wanted.get("service", ""),
+            "scope": wanted.get("scope") or f"repository:{self._reference.repository}:pull",
+        }
+        if token:
+            form = {"grant_type": "refresh_token", "refresh_token": token, "client_id": "lading"}
+            answer, body = self._ask("POST", realm, "", data=form | asked)
+        else:
+            permission = _basic(user, password) if user else ""
+            answer, body = self._ask("GET", realm, permission, params=asked)
+        if answer.status_code != 200:
+            raise self._refused(answer.status_code, body)
+        granted = self._object(body)
+        return f"Bearer {granted.get('token') or granted.get('access_token') or ''}"
+
+    def _refused(self, status: int, body: bytes) -> LadingError:
+        name, host = self._reference.text, self._reference.registry
+        why = f"{host} answers HTTP {status}{_reason(body)}"
+        if status == 404:
+            return LadingError(
+                f"{name} is not in the registry", why=why, do="check its name and its tag"
+            )
+        if status in (401, 403):
+            return LadingError(
+                f"{name} may not be read, or there is no such image",
+                why=why,
+                do=f"check its name, or log in with `docker login {host}`",
+            )
+        if status == 429 or status >= 500:
+            return EnvironmentProblem(f"{host} does not serve us now", why=why, do="try it later")
+        return LadingError(f"{name} can't be had", why=why)
+
+    def _not_taken(self, status: int, body: bytes, what: str) -> LadingError:
+        """Why the registry does not take what is pushed."""
+        name, host = self._reference.text, self._reference.registry
+        why = f"{host} answers HTTP {status}{_reason(body)} to {what[:19]}"
+        if status in (401, 403):
+            return EnvironmentProblem(
+                f"{name} may not be pushed", why=why, do=f"log in with `docker login {host}`"
+            )
+        if status in (413, 429) or status >= 500:
+            return EnvironmentProblem(
+                f"{host} does not take {name} now",
+                why=why,
+                do="when it does again, run it again: what it has is not sent twice",
+            )
+        return LadingError(f"{host} does not take {name}", why=why)
+
+    def _verified(self, body: bytes, digest: str) -> str:
+        found = "sha256:" + hashlib.sha256(body).hexdigest()
+        if digest and found != digest:
+            raise LadingError(
+                f"{self._reference.registry} sends other content than it was asked for",
+                why=f"asked for {digest}\ncame     {found}",
+            )
+        return found
+
+    def _object(self, body: bytes) -> Mapping[str, Any]:
+        try:
+            found = json.loads(body.decode())
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise LadingError(f"{self._reference.registry} does not answer as a registry does")
+        return found
+
+
+def _basic(user: str, password: str) -> str:
+    from base64 import b64encode
+
+    return "Basic " + b64encode(f"{user}:{password}".encode()).decode()
+
+
+def _reason(body: bytes) -> str:
+    """What the registry says itself, in one line; its answer may be anything."""
+    try:
+        errors = json.loads(body.decode())["errors"]
+        text = "; ".join(str(error.get("message") or error.get("code")) for error in errors)
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        return ""
+    text = "".join(letter if letter.isprintable() else " " for letter in text[:200])
+    return f": {text}" if text else ""
+
+
+def _credentials(registry: str, environ: Mapping[str, str]) -> tuple[str, str, str]:
+    """User, password and identity token that `docker login` keeps for a registry, or blanks."""
+    from pathlib import Path
+
+    import docker.auth
+
+    folder = environ.get("DOCKER_CONFIG") or str(Path(environ.get("HOME", "~"), ".docker"))
+    path = Path(folder, "config.json").expanduser()
+    if not path.is_file():
+        return "", "", ""
+    try:
+        found = docker.auth.load_config(str(path), credstore_env=dict(environ))
+        entry = found.resolve_authconfig(registry) or {}
+    except Exception as error:  # its parser and the helpers it runs raise whatever they like
+        raise EnvironmentProblem(
+            f"the credentials for {registry} can't be read",
+            why=f"{path}: {error}",
+            do=f"`docker login {registry}` writes them anew",
+        ) from error
+    known = {key.lower(): str(value or "") for key, value in entry.items()}
+    return known.get("username", ""), known.get("password", ""), known.get("identitytoken", "")
+
+
+class _Body:
+    """A blob's bytes from an offset on, as requests sends a file: with its length."""
+
+    def __init__(self, read: Callable[[int], Iterable[bytes]], offset: int, size: int) -> None:
+        self._pieces = iter(read(offset))
+        self._left = size - offset
+
+    def __len__(self) -> int:
+        return self._left
+
+    def read(self, _size: int = -1) -> bytes:
+        """The next piece, whatever its size; empty at the end."""
+        return next(self._pieces, b"")

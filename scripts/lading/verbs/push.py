@@ -1,0 +1,145 @@
+"""push: send what dist/ has to the registry, under its version and its key; when asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+
+from lading import archive
+from lading.console import size
+from lading.errors import DeclarationError, LadingError
+from lading.parts import PRODUCT, Part
+from lading.project import Image
+from lading.registry import kept
+from lading.registry.kept import Blob, Kept
+from lading.state import State
+from lading.verbs import check as check_verb
+
+PIECE = 1 << 20
+
+
+def current(state: State, image: Image) -> bool:
+    """Whether the registry has the image with today's key, checked as today, by its version too,
+    and what was compiled for it here.
+    """
+    there = state.in_registry(image)
+    if there is None or not there.tagged or there.kept.checks != check_verb.checks(image):
+        return False
+    return not _products(state, image)
+
+
+def make(state: State, image: Image) -> str:
+    """Sends what the registry lacks; what was cut off is gone on with."""
+    registry = state.project.registry
+    if not registry:
+        raise DeclarationError(
+            "project.yaml names no registry to push to", do="registry: registry.example.org/group"
+        )
+    where, _, version = state.name(image).rpartition(":")
+    there = state.in_registry(image)
+    sent = 0
+    if not state.archived(image):
+        if there is None:
+            raise LadingError(
+                f"there is no archive of {image.name} to push", do=f"doit archive:{image.name}"
+            )
+        _tag(state, where, there.kept, version)
+    else:
+        sent = _push(state, image, there.kept if there else None, where, version)
+    for part in _products(state, image):
+        sent += _push_product(state, part)
+    state.forget("pushed")
+    return f"{where}:{version}, {size(sent)} sent"
+
+
+def _tag(state: State, where: str, found: Kept, version: str) -> None:
+    with kept.repository(where, state.environ) as repository:
+        kept.push(repository, found, lambda _blob, _offset: (), [version], [])
+
+
+def _push(state: State, image: Image, found: Kept | None, where: str, version: str) -> int:
+    path, key = state.archive(image), state.key(image)
+    assert key is not None
+    config, places = archive.places(path, state.record(image))
+    layers = json.loads(state.record(image).read_text())["layers"]
+    blobs = {digest: Blob(digest=digest, size=length) for digest, (_, length) in places.items()}
+    made = Kept(
+        key=key,
+        config=blobs[config],
+        layers=tuple(blobs[layer["diff_id"]] for layer in layers),
+        checks=check_verb.checks(image),
+    )
+    if found is not None and found.config != made.config:
+        raise LadingError(
+            f"{where} has another image under the key of {image.name}",
+            why=f"there   {found.config.digest}\nhere    {made.config.digest}",
+            do=f"`doit verify:{image.name}` shows whether it is the same from every build",
+        )
+    total = sum(blob.size for blob in blobs.values())
+    sent = 0
+    with (
+        kept.repository(where, state.environ) as repository,
+        path.open("rb") as file,
+        state.console.transfer(f"push {image.name}", total) as advance,
+    ):
+
+        def read(blob: Blob, offset: int) -> Iterator[bytes]:
+            nonlocal sent
+            start, length = places[blob.digest]
+            for piece in _pieces(file.fileno(), start + offset, length - offset):
+                sent += len(piece)
+                advance(len(piece))
+                yield piece
+
+        kept.push(repository, made, read, [key, version], blobs.values())
+    return sent
+
+
+def _pieces(handle: int, offset: int, length: int) -> Iterator[bytes]:
+    end = offset + length
+    while offset < end:
+        piece = os.pread(handle, min(PIECE, end - offset), offset)
+        if not piece:
+            raise LadingError("the archive was cut short while it was pushed")
+        offset += len(piece)
+        yield piece
+
+
+# -- what was compiled ----------------------------------------------------------------------
+
+
+def _products(state: State, image: Image) -> list[Part]:
+    """What was compiled for the image, is here, and is not in the registry."""
+    return [
+        compiled.part
+        for compiled in state.all_locked(image).sources
+        if state.store.has_derived(compiled.part.key, PRODUCT)
+        and state.part_in_registry(compiled.part) is None
+    ]
+
+
+def _push_product(state: State, part: Part) -> int:
+    path = state.store.made(part.key, PRODUCT)
+    from lading.files import sha256_of
+
+    tar = Blob(digest=f"sha256:{sha256_of(path)}", size=path.stat().st_size)
+    sent = 0
+    with (
+        kept.repository(state.part_repository(part), state.environ) as repository,
+        path.open("rb") as file,
+        state.console.transfer(f"push {part.what}", tar.size) as advance,
+    ):
+
+        def read(blob: Blob, offset: int) -> Iterator[bytes]:
+            nonlocal sent
+            if blob == kept.EMPTY:
+                yield kept.EMPTY_CONTENT[offset:]
+                return
+            for piece in _pieces(file.fileno(), offset, blob.size - offset):
+                sent += len(piece)
+                advance(len(piece))
+                yield piece
+
+        kept.push(repository, kept.product(part.key, tar), read, [part.key], [kept.EMPTY, tar])
+    return sent

@@ -1,0 +1,64 @@
+"""What comes out of the registry instead of being made here: archives, and what was compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from lading import archive
+from lading.parts import Part
+from lading.project import Image
+from lading.registry import kept
+from lading.state import State
+from lading.verbs import check as check_verb
+
+
+def checked(state: State, image: Image) -> bool:
+    """Whether the registry has the image with today's key, and it passed today's checks."""
+    there = state.in_registry(image)
+    return there is not None and there.kept.checks == check_verb.checks(image)
+
+
+def download(state: State, image: Image, target: Path, record: Path) -> bool:
+    """Writes the archive out of the registry, the same bytes as where it was made, and its record;
+    whether the registry had it.
+    """
+    found, key = state.in_registry(image), state.key(image)
+    if found is None or key is None:
+        return False
+    name, here = state.name(image), found.kept
+    total = sum(layer.size for layer in here.layers)
+    with (
+        kept.repository(name.rpartition(":")[0], state.environ) as repository,
+        state.console.transfer(f"download {image.name}", total) as advance,
+    ):
+
+        def pieces(layer: archive.Layer) -> Iterator[bytes]:
+            for piece in repository.pieces(layer.diff_id, layer.size):
+                advance(len(piece))
+                yield piece
+
+        config = b"".join(repository.pieces(here.config.digest, here.config.size))
+        layers = [archive.Layer(diff_id=one.digest, size=one.size) for one in here.layers]
+        record.unlink(missing_ok=True)
+        made = archive.received(target, config, layers, pieces, name)
+    archive.record(record, made, key=key, name=name)
+    state.forget("archived")
+    return True
+
+
+def take(state: State, part: Part, out: Path) -> bool:
+    """Writes what a part's build left out of the registry; whether the registry had it."""
+    found = state.part_in_registry(part)
+    if found is None or not found.kept.product or len(found.kept.layers) != 1:
+        return False
+    (tar,) = found.kept.layers
+    with (
+        kept.repository(state.part_repository(part), state.environ) as repository,
+        state.console.transfer(f"download {part.what}", tar.size) as advance,
+        out.open("wb") as file,
+    ):
+        for piece in repository.pieces(tar.digest, tar.size):
+            file.write(piece)
+            advance(len(piece))
+    return True

@@ -1,0 +1,147 @@
+"""A registry in memory that takes what is pushed, and that things go wrong with on demand."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
+from urllib.parse import parse_qs, urlsplit
+
+CUT = -1
+"""An answer that is none: the connection ends."""
+
+
+class Registry:
+    """Blobs by digest, and manifests by repository and name.
+
+    `asked` has every request, as "HEAD /v2/…"; `instead` may answer one with a status of its own.
+    """
+
+    def __init__(self) -> None:
+        self.blobs: dict[str, bytes] = {}
+        self.manifests: dict[tuple[str, str], tuple[str, bytes]] = {}
+        self.uploads: dict[str, bytes] = {}
+        self.asked: list[str] = []
+        self.instead: Callable[[str], int | None] = lambda request: None
+        self.takes: int | None = None
+        """How many bytes of a blob it takes until it cuts the connection off, once."""
+        self.sends: int | None = None
+        """Likewise, how many it sends."""
+        self.token = ""
+        """What has to be shown, after it was asked for with a challenge."""
+        self._numbers = count()
+        registry = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                registry.serve(self)
+
+            do_HEAD = do_POST = do_PATCH = do_PUT = do_GET  # noqa: N815
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.host = f"127.0.0.1:{self.server.server_port}"
+
+    def serve(self, request: BaseHTTPRequestHandler) -> None:
+        """Answers one request."""
+        line = f"{request.command} {request.path}"
+        self.asked.append(line)
+        status = self.instead(line)
+        if status == CUT:
+            request.close_connection = True
+            return
+        headers: dict[str, str] = {}
+        body = b""
+        if status is None and request.path.startswith("/token"):
+            status, body = 200, json.dumps({"token": "given"}).encode()
+        elif (
+            status is None and self.token and request.headers.get("Authorization") != "Bearer given"
+        ):
+            status = 401
+            realm = f'Bearer realm="http://{self.host}/token",service="s",scope="{self.token}"'
+            headers["WWW-Authenticate"] = realm
+        if status is None:
+            found = self._answer(request)
+            if found is None:
+                request.close_connection = True
+                return
+            status, headers, body = found
+        else:
+            request.rfile.read(int(request.headers.get("Content-Length") or 0))
+        request.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            request.send_header(name, value)
+        request.end_headers()
+        if request.command == "HEAD":
+            return
+        if self.sends is not None and len(body) > self.sends:
+            request.wfile.write(body[: self.sends])
+            self.sends, request.close_connection = None, True
+            return
+        request.wfile.write(body)
+
+    def _answer(self, request: BaseHTTPRequestHandler) -> tuple[int, dict[str, str], bytes] | None:
+        url = urlsplit(request.path)
+        name, _, what = url.path.removeprefix("/v2/").rpartition("/")
+        repository, _, kind = name.rpartition("/")
+        length = int(request.headers.get("Content-Length") or 0)
+        if request.command == "POST":
+            upload = str(next(self._numbers))
+            self.uploads[upload] = b""
+            return 202, {"Location": f"/v2/x/uploads/{upload}?_state=s"}, b""
+        if kind == "uploads":
+            here = self.uploads.get(what, b"")
+            if request.command == "GET":
+                state = {"Range": f"0-{max(0, len(here) - 1)}", "Location": request.path}
+                return 204, state, b""
+            first = int(request.headers.get("Content-Range", "0-").partition("-")[0])
+            if request.command == "PATCH" and first != len(here):
+                return 416, {}, b""
+            taken = length if self.takes is None else min(self.takes, length)
+            self.uploads[what] = here + request.rfile.read(taken)
+            if taken < length:
+                self.takes = None
+                return None
+            if request.command == "PATCH":
+                return 202, {"Location": request.path}, b""
+            (digest,) = parse_qs(url.query)["digest"]
+            if digest != f"sha256:{hashlib.sha256(self.uploads[what]).hexdigest()}":
+                return 400, {}, b'{"errors": [{"code": "DIGEST_INVALID"}]}'
+            self.blobs[digest] = self.uploads.pop(what)
+            return 201, {}, b""
+        body = request.rfile.read(length)
+        if kind == "blobs" and what in self.blobs:
+            start = int(request.headers.get("Range", "bytes=0-")[6:].rstrip("-"))
+            return (206 if start else 200), {}, self.blobs[what][start:]
+        if kind == "manifests" and request.command == "PUT":
+            media_type = request.headers["Content-Type"]
+            self.manifests[repository, what] = media_type, body
+            return 201, {}, b""
+        if kind == "manifests" and (repository, what) in self.manifests:
+            media_type, body = self.manifests[repository, what]
+            digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
+            return 200, {"Content-Type": media_type, "Docker-Content-Digest": digest}, body
+        return 404, {}, b""
+
+
+@contextmanager
+def registry() -> Iterator[Registry]:
+    """A registry on the loopback, for as long as the block takes."""
+    made = Registry()
+    thread = threading.Thread(target=made.server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield made
+    finally:
+        made.server.shutdown()
+        thread.join()
+        made.server.server_close()

@@ -1,0 +1,288 @@
+"""What one machine has pushed, another one does not make; and a registry that fails."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lading import net
+from lading.registry import repository
+from tests.support.projects import YAML, Trial
+from tests.support.registries import CUT, Registry, registry
+
+
+@pytest.fixture
+def there(monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
+    monkeypatch.setattr(net, "BACKOFF", 0.0)
+    monkeypatch.setattr(repository, "_PAUSE", 0.0)
+    with registry() as running:
+        yield running
+
+
+@pytest.fixture
+def trial(there: Registry, tmp_path: Path) -> Trial:
+    yaml = YAML.replace("name: trial", f"name: trial\nregistry: {there.host}/group")
+    return Trial.make(tmp_path / "project", yaml, HOME=str(tmp_path))
+
+
+def cloned(trial: Trial, name: str = "fresh") -> Trial:
+    """The same project on a machine that has nothing of it."""
+    root = trial.root.parent / name
+    away = shutil.ignore_patterns("build", "dist", ".doit.db", ".lading*")
+    shutil.copytree(trial.root, root, ignore=away)
+    environ = {**trial.environ, "LADING_CACHE": str(root.parent / f"{name}.cache"), "CI": "1"}
+    return Trial(root, environ)
+
+
+def sha256(trial: Trial, name: str) -> str:
+    return hashlib.sha256((trial.root / f"dist/{name}.tar").read_bytes()).hexdigest()
+
+
+def test_a_fresh_runner_makes_nothing(
+    trial: Trial, there: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert trial.doit("push") == 0
+    assert {(name, tag) for name, tag in there.manifests if not tag.startswith("sha256:")} == {
+        ("group/one", "2026.11.01"),
+        ("group/two", "2026.11.01"),
+        ("group/one", trial.key("one")),
+        ("group/two", trial.key("two")),
+    }
+    fresh = cloned(trial)
+    there.asked.clear()
+    capsys.readouterr()
+    assert fresh.doit("push") == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert fresh.engine.asked == []
+    assert not (fresh.root / "dist").exists(), "nothing is downloaded"
+    assert not [line for line in there.asked if not line.startswith(("HEAD", "GET"))]
+    # The archive is the same file; still no engine is asked, and nothing is fetched.
+    assert fresh.doit("archive:one") == 0
+    assert "out of the registry" in capsys.readouterr().out
+    assert fresh.engine.asked == []
+    assert sha256(fresh, "one") == sha256(trial, "one")
+    record = Path("dist/one.json")
+    assert (fresh.root / record).read_bytes() == (trial.root / record).read_bytes()
+    # Who wants it in the engine gets it there.
+    assert fresh.doit("build:two") == 0
+    assert [name for name in fresh.engine.asked if name in ("load", "build")] == ["load"]
+
+
+def test_one_that_changed_is_made(trial: Trial, there: Registry) -> None:
+    assert trial.doit("push") == 0
+    fresh = cloned(trial)
+    fresh.environ["LADING_CACHE"] = trial.environ["LADING_CACHE"]
+    (fresh.root / "recipes" / "motd").write_text("changed\n")
+    assert fresh.doit("push") == 0
+    assert fresh.engine.asked.count("build") == 1
+    assert ("group/two", fresh.key("two")) in there.manifests
+    assert not (fresh.root / "dist/one.tar").exists()
+
+
+def test_nothing_is_sent_twice(trial: Trial, there: Registry) -> None:
+    assert trial.doit("push") == 0
+    there.manifests.clear()
+    there.asked.clear()
+    assert trial.doit("push") == 0
+    assert not [line for line in there.asked if line.startswith(("POST", "PATCH"))]
+    assert ("group/one", trial.key("one")) in there.manifests
+
+
+@pytest.mark.parametrize("takes", [0, 1, 700])
+def test_a_push_that_is_cut_off_goes_on(trial: Trial, there: Registry, takes: int) -> None:
+    there.takes = takes
+    assert trial.doit("push:one") == 0
+    assert all(
+        f"sha256:{hashlib.sha256(content).hexdigest()}" == digest
+        for digest, content in there.blobs.items()
+    )
+    assert ("group/one", trial.key("one")) in there.manifests
+    if takes > 1:
+        assert len([line for line in there.asked if line.startswith("PATCH")]) > 3
+
+
+def test_a_download_that_is_cut_off_goes_on(
+    trial: Trial, there: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repository, "_PIECE", 1000)
+    assert trial.doit("push:one") == 0
+    fresh = cloned(trial)
+
+    def cut(line: str) -> None:
+        if "GET /v2/group/one/blobs" in line:
+            there.sends = 5000
+
+    there.instead = cut
+    assert fresh.doit("archive:one") == 0
+    assert sha256(fresh, "one") == sha256(trial, "one")
+
+
+@pytest.mark.parametrize(
+    "method, status, code, words",
+    [
+        ("POST", 401, 2, "may not be pushed"),
+        ("POST", 403, 2, "docker login"),
+        ("PATCH", 500, 2, "does not take"),
+        ("PATCH", 507, 2, "what it has is not sent twice"),
+        ("PATCH", 413, 2, "HTTP 413"),
+        ("PUT /v2/group/one/manifests", 400, 1, "does not take"),
+        ("PUT /v2/group/one/manifests", 503, 2, "does not take"),
+        ("PATCH", CUT, 2, "cut off"),
+    ],
+)
+def test_a_registry_that_does_not_take_it(
+    trial: Trial,
+    there: Registry,
+    capsys: pytest.CaptureFixture[str],
+    method: str,
+    status: int,
+    code: int,
+    words: str,
+) -> None:
+    there.instead = lambda line: status if line.startswith(method) else None
+    assert trial.doit("push:one") == code
+    assert words in capsys.readouterr().out
+    assert ("group/one", trial.key("one")) not in there.manifests
+    there.instead = lambda line: None
+    assert trial.doit("push:one") == 0
+
+
+def test_a_token_for_reading_is_not_one_for_writing(trial: Trial, there: Registry) -> None:
+    there.token = "repository:group/one:pull,push"
+    assert trial.doit("push:one") == 0
+    assert any("push" in line for line in there.asked if line.startswith("GET /token"))
+
+
+def test_a_registry_that_is_down_means_building(
+    trial: Trial, there: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there.instead = lambda line: 503
+    assert trial.doit("archive") == 0
+    output = capsys.readouterr().out
+    assert output.count("does not serve us now; what it may have is made here") == 1
+    assert (trial.root / "dist/one.tar").exists()
+    assert trial.doit("push:one") == 2
+
+
+def other(trial: Trial, there: Registry) -> tuple[str, bytes]:
+    """The manifest of another image."""
+    return there.manifests["group/two", trial.key("two")]
+
+
+def pretended(trial: Trial, there: Registry) -> tuple[str, bytes]:
+    """Another image's manifest that says it was made from this key."""
+    kind, text = other(trial, there)
+    manifest = json.loads(text)
+    manifest["annotations"]["lading.key"] = trial.key("one")
+    return kind, json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
+
+
+def of_docker(trial: Trial, there: Registry) -> tuple[str, bytes]:
+    """What `docker push` makes of an image: its layers are compressed."""
+    _, text = there.manifests["group/one", trial.key("one")]
+    kind = "application/vnd.docker.distribution.manifest.v2+json"
+    return kind, json.dumps(json.loads(text) | {"mediaType": kind}).encode()
+
+
+def no_manifest(trial: Trial, there: Registry) -> tuple[str, bytes]:
+    return "application/vnd.oci.image.manifest.v1+json", b'{"annotations": 7, "layers": {}}'
+
+
+@pytest.mark.parametrize("instead", [other, pretended, of_docker, no_manifest])
+def test_a_tag_that_holds_something_else_is_not_believed(
+    trial: Trial, there: Registry, capsys: pytest.CaptureFixture[str], instead: object
+) -> None:
+    assert trial.doit("push") == 0
+    assert callable(instead)
+    there.manifests["group/one", trial.key("one")] = instead(trial, there)
+    fresh = cloned(trial)
+    fresh.environ["LADING_CACHE"] = trial.environ["LADING_CACHE"]
+    capsys.readouterr()
+    assert fresh.doit("archive:one") == 0
+    assert "is not taken" in capsys.readouterr().out
+    assert fresh.engine.asked.count("build") == 1
+    assert sha256(fresh, "one") == sha256(trial, "one")
+    # What is pushed next takes its place.
+    assert fresh.doit("push:one") == 0
+    assert fresh.doit("push:one") == 0
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def test_content_that_is_not_its_digests(
+    trial: Trial, there: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert trial.doit("push:one") == 0
+    digest = max(there.blobs, key=lambda name: len(there.blobs[name]))
+    there.blobs[digest] = there.blobs[digest][:-1] + b"!"
+    fresh = cloned(trial)
+    assert fresh.doit("archive:one") == 1
+    assert "other content" in capsys.readouterr().out
+    assert not list((fresh.root / "dist").glob("*")), "nothing half-written stays"
+
+
+def test_two_builds_that_differ_are_not_mixed(
+    trial: Trial, there: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The registry keeps what was pushed first."""
+    assert trial.doit("push:one") == 0
+    record = trial.root / "dist/one.json"
+    tar = trial.root / "dist/one.tar"
+    found = json.loads(record.read_text())
+    text = tar.read_bytes().replace(b'"architecture":"amd64"', b'"architecture":"amd46"')
+    assert text != tar.read_bytes()
+    config = json.dumps(found).replace(found["config"], f"sha256:{'0' * 64}")
+    tar.write_bytes(text)
+    record.write_text(config)
+    pushed = dict(there.manifests)
+    there.manifests.pop(("group/one", "2026.11.01"))
+    assert trial.doit("push:one") == 1
+    assert "doit verify:one" in capsys.readouterr().out
+    assert there.manifests["group/one", trial.key("one")] == pushed["group/one", trial.key("one")]
+
+
+def test_two_push_at_once(trial: Trial, there: Registry) -> None:
+    assert trial.doit("archive") == 0
+    barrier = threading.Barrier(2, timeout=20)
+
+    def together(line: str) -> None:
+        if line.startswith("POST") and barrier.n_waiting < 2 and not barrier.broken:
+            barrier.wait()
+
+    second = cloned(trial, "second")
+    shutil.copytree(trial.root / "dist", second.root / "dist")
+    states = [one.state() for one in (trial, second)]
+    from lading.verbs import push
+
+    there.instead = together
+    failed: list[BaseException] = []
+
+    def work(index: int) -> None:
+        state = states[index]
+        state.involved = frozenset({"lock:one"})
+        state.goals = frozenset({"push:one"})
+        try:
+            push.make(state, state.project.images["one"])
+        except BaseException as error:
+            failed.append(error)
+        finally:
+            barrier.abort()
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert failed == []
+    assert ("group/one", trial.key("one")) in there.manifests
+
+
+def test_no_registry_is_declared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trial = Trial.make(tmp_path / "project")
+    assert trial.doit("push:one") == 3
+    assert "names no registry" in capsys.readouterr().out
