@@ -7,11 +7,16 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support import engines
 
 # CI means frozen locks; what is tested about that sets it itself.
 os.environ.pop("CI", None)
+
+# How long something takes says nothing of it where engines build beside it.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 # Whoever starts the tests in the background may have SIGINT ignored, which programs inherit: the
 # tests that send one would wait in vain.

@@ -262,9 +262,7 @@ TREES = st.dictionaries(
 )
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tree=TREES, data=st.data())
 def test_the_same_tree_gives_the_same_bytes(
     tmp_path: Path, tree: Mapping[str, tuple[bytes, object]], data: st.DataObject
@@ -344,7 +342,7 @@ def test_globs(glob: str, matching: list[str], other: list[str]) -> None:
     assert [path for path in [*matching, *other] if not kept(path)] == matching
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     glob=st.text(st.sampled_from("ab*?[]!-^\\/.$(&|~é "), min_size=1, max_size=12),
     path=st.text(st.sampled_from("ab/.-"), max_size=12),
@@ -354,7 +352,7 @@ def test_any_text_is_a_glob(glob: str, path: str) -> None:
     assert kept(path) in (True, False)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(path=st.text(st.sampled_from("ab/. é-+*[]?"), min_size=1, max_size=12))
 def test_a_path_without_its_wild_cards_is_itself(path: str) -> None:
     literal = path.strip("/")

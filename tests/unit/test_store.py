@@ -598,9 +598,7 @@ def test_a_full_disk_without_a_mount(
     assert left(store) == []
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     size=st.integers(0, 700_000),
     cuts=st.lists(st.tuples(st.integers(1, 300_000), st.sampled_from(["close", "reset"]))),

@@ -462,7 +462,7 @@ def test_what_is_compressed_is_looked_into_as_what_is_not(tmp_path: Path) -> Non
     assert raw == packed
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     edits=st.lists(
         st.tuples(st.integers(0, 1 << 20), st.binary(min_size=1, max_size=8)), max_size=6

@@ -134,7 +134,7 @@ def test_what_is_no_elf_file_is_none(data: bytes) -> None:
     assert read(Data(data)) is None
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     edits=st.lists(st.tuples(st.integers(4, 2000), st.binary(min_size=1, max_size=8)), max_size=8),
     cut=st.integers(0, 4000),

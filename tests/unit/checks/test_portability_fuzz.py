@@ -101,7 +101,7 @@ changes = st.lists(
 noise = st.lists(st.tuples(st.integers(0, 1 << 20), st.binary(min_size=1, max_size=16)), max_size=3)
 
 
-@settings(max_examples=int(os.environ.get("LADING_FUZZ", "200")), deadline=None)
+@settings(max_examples=int(os.environ.get("LADING_FUZZ", "200")))
 @given(
     layer=st.integers(0, len(LAYERS) - 1),
     inside=changes,
