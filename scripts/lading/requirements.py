@@ -129,7 +129,7 @@ def written_out(path: str, data: bytes) -> str:
     for line in lines_of(path, data):
         lines += [""] * (line.number - 1 - len(lines))
         include = INCLUDE.match(line.text)
-        lines.append(f"{include['option']} {_included(include)}" if include else line.text)
+        lines.append(f"{include['option']} {included(include)}" if include else line.text)
     return "".join(line + "\n" for line in lines)
 
 
@@ -175,9 +175,9 @@ def read(
         for line in lines_of(path, files[path]):
             at = f"{line.path}:{line.number}"
             include = INCLUDE.match(line.text)
-            problem = _problem(line.text)
-            if include and not URL.match(_included(include)):
-                other = _joined(path, _included(include))
+            problem = refused(line.text)
+            if include and not URL.match(included(include)):
+                other = _joined(path, included(include))
                 if include["option"] in ("-r", "--requirement"):
                     required.setdefault(path, []).append(other)
                 add(other, at, (*within, real))
@@ -204,7 +204,7 @@ def _home(root: Path) -> str:
     return os.path.realpath(root)
 
 
-def _problem(text: str) -> tuple[str, str] | None:
+def refused(text: str) -> tuple[str, str] | None:
     """Why a line can't be locked, and what to write instead; None if it can."""
     if VCS.search(text):
         return (
@@ -258,7 +258,7 @@ def _is_local(text: str) -> bool:
     return head.startswith((".", "file:")) or "/" in head or bool(ARCHIVE.search(head))
 
 
-def _included(include: re.Match[str]) -> str:
+def included(include: re.Match[str]) -> str:
     """The path behind -r or -c, which may stand in quotes."""
     path = include["path"].strip()
     return path[1:-1] if len(path) > 1 and path[0] == path[-1] and path[0] in "'\"" else path

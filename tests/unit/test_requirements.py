@@ -301,7 +301,7 @@ def test_no_bytes_make_it_fall_over(data: bytes) -> None:
     sources = Sources(roots=("r.in",), constraints=(), files={"r.in": data})
     try:
         for line in sources.lines:
-            requirements._problem(line.text)
+            requirements.refused(line.text)
         sources.names(), sources.hashes(), sources.index_options()
         written_out("r.in", data)
     except DeclarationError:

@@ -1,0 +1,206 @@
+"""`--from FILE`: what people have already, by what kind of file it is."""
+
+from __future__ import annotations
+
+import re
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lading import process
+from lading.conda import environment
+from lading.errors import DeclarationError
+from lading.new import dockerfile
+from lading.new.draft import Draft, Left, free
+from lading.new.requirement_files import content, left_out, take
+from lading.requirements import INCLUDE, included, refused
+
+KINDS = (
+    "a requirements file (.txt, .in), environment.yml, pyproject.toml, uv.lock, pylock.toml "
+    "or a Dockerfile"
+)
+
+
+def read(
+    draft: Draft, path: Path, extras: Sequence[str] = (), arguments: Mapping[str, str] | None = None
+) -> None:
+    """Fills in a draft from a file; extras: of a Python project; arguments: values for ARG.
+
+    Raises `DeclarationError` for a file that is of no known kind, or can't be understood.
+    """
+    name, shown = path.name, str(path)
+    if not path.is_file():
+        raise DeclarationError(f"there is no file {shown}")
+    match = re.fullmatch
+    if extras and name not in ("pyproject.toml", "uv.lock"):
+        raise DeclarationError(f"{shown} has no extras: they are pyproject.toml's and uv.lock's")
+    if match(r"(?i)(dockerfile|containerfile)(\..+)?|.+\.(dockerfile|containerfile)", name):
+        dockerfile.read(draft, path, arguments or {})
+    elif name.endswith((".yml", ".yaml")):
+        _environment(draft, path, shown)
+    elif name == "pyproject.toml":
+        _pyproject(draft, path, shown, extras)
+    elif name == "uv.lock":
+        _uv_lock(draft, path, shown, extras)
+    elif match(r"pylock(\..+)?\.toml", name):
+        _pylock(draft, path, shown)
+    elif name.endswith((".txt", ".in")):
+        draft.requirements.append(f"-r {take(draft, path, shown)}")
+    else:
+        raise DeclarationError(
+            f"{shown}: what kind of file this is can't be told from its name",
+            do=f"name {KINDS}",
+        )
+
+
+def take_environment(draft: Draft, path: Path, shown: str) -> None:
+    """An environment.yml, whole, with what its `pip:` includes. Raises `DeclarationError`."""
+    name = free(re.sub(r"\.yml$", ".yaml", path.name), draft.recipe)
+    data = content(path, shown)
+    found = environment.parse(shown, _decoded(data, shown))
+    draft.recipe[name] = data
+    draft.conda_file = name
+    draft.notes += found.ignored
+    if not found.channels and not draft.channels:
+        draft.channels.append("conda-forge")
+        draft.notes.append(f"{shown} names no channel: conda-forge is taken")
+    for text, where in found.pip:
+        include = INCLUDE.match(text)
+        if include:
+            other = included(include)
+            if take(draft, path.parent / other, str(path.parent / other)) != other:
+                why = "the file is not beside it; copy it there, or name it by its new name"
+                draft.left.append(Left(where=where, text=text, why=why))
+        elif problem := refused(text):
+            line = int(where.rpartition(":")[2])
+            data, gone = _without(data, line, text, problem[0])
+            draft.recipe[name] = data
+            do = problem[1] if gone else f"{problem[1]}; take it out of {name}"
+            left_out(draft, where, text, (problem[0], do))
+
+
+def _without(data: bytes, line: int, text: str, why: str) -> tuple[bytes, bool]:
+    """A file of YAML with a comment where one item of a list was; as it is, where the item does
+    not have its line for itself.
+    """
+    lines = data.decode("utf-8-sig").splitlines(keepends=True)
+    item = lines[line - 1]
+    found = re.fullmatch(r"(\s*)-\s+(['\"]?)(.+?)\2\s*(?:#.*)?\s*", item)
+    if found is None or found[3] != text:
+        return data, False
+    lines[line - 1] = f"{found[1]}# Left out: {why}.\n"
+    return "".join(lines).encode(), True
+
+
+def _environment(draft: Draft, path: Path, shown: str) -> None:
+    take_environment(draft, path, shown)
+
+
+def _pyproject(draft: Draft, path: Path, shown: str, extras: Sequence[str]) -> None:
+    """What the project needs: PEP 621's `dependencies`, and the extras that are named."""
+    project = _toml(path, shown).get("project")
+    if not isinstance(project, dict):
+        raise DeclarationError(
+            f"{shown}: it has no table [project] (PEP 621), where its dependencies would stand"
+        )
+    dynamic = project.get("dynamic", [])
+    if "dependencies" in dynamic or ("optional-dependencies" in dynamic and extras):
+        raise DeclarationError(
+            f"{shown}: its dependencies are `dynamic`: only its build knows them",
+            do="name the file that they come from, as requirements.txt",
+        )
+    optional = project.get("optional-dependencies", {})
+    unknown = [extra for extra in extras if extra not in optional]
+    if unknown:
+        known = ", ".join(optional) or "none"
+        raise DeclarationError(f"{shown}: it has no extra {unknown[0]!r}; its extras: {known}")
+    wanted = list(project.get("dependencies", []))
+    for extra in extras:
+        wanted += [text for text in optional[extra] if text not in wanted]
+    _lines(draft, shown, wanted)
+    _not_itself(draft, shown, str(project.get("name", "")))
+    if project.get("requires-python"):
+        draft.notes.append(f"{shown}: it wants Python {project['requires-python']}; the base's has")
+        draft.notes[-1] += " to fit"
+
+
+def _uv_lock(draft: Draft, path: Path, shown: str, extras: Sequence[str]) -> None:
+    """What uv says is in its lock, with all hashes; it needs the pyproject.toml beside it."""
+    if not path.with_name("pyproject.toml").is_file():
+        raise DeclarationError(f"{shown}: uv reads it only with the pyproject.toml beside it")
+    uv = Path(sys.executable).with_name("uv")
+    command = [
+        str(uv) if uv.exists() else "uv",
+        *("export", "--frozen", "--offline", "--no-emit-project", "--no-dev", "--no-header"),
+        *("--no-annotate", "--format", "requirements-txt", "--project", str(path.parent)),
+        *(f"--extra={extra}" for extra in extras),
+    ]
+    ended = process.run(command)
+    if ended.code != 0:
+        raise DeclarationError(f"{shown}: uv can't read it", why=ended.errors or ended.output)
+    name = free("requirements.in", draft.recipe)
+    text = f"# What {path.name} had, written by `uv export`.\n{ended.output}"
+    kept = [line for line in text.splitlines() if _kept(draft, shown, line)]
+    draft.recipe[name] = "".join(f"{line}\n" for line in kept).encode()
+    draft.requirements.append(f"-r {name}")
+    _not_itself(draft, shown, "")
+
+
+def _kept(draft: Draft, shown: str, line: str) -> bool:
+    problem = None if line.startswith((" ", "#")) else refused(line.rstrip("\\ "))
+    if problem is not None:
+        left_out(draft, shown, line.rstrip("\\ "), problem)
+    return problem is None
+
+
+def _pylock(draft: Draft, path: Path, shown: str) -> None:
+    """The packages of a PEP 751 lock, with the hashes of all their files."""
+    from packaging.pylock import Pylock, PylockValidationError
+
+    try:
+        lock = Pylock.from_dict(_toml(path, shown))
+    except PylockValidationError as error:
+        raise DeclarationError(f"{shown}: this is no lock of PEP 751", why=str(error)) from None
+    for package in lock.packages:
+        files: list[Any] = list(package.wheels or ())
+        files += [package.sdist] if package.sdist else []
+        if not files or package.version is None:
+            what = "a checkout, a folder or an archive of its own, which has no version to ask for"
+            draft.left.append(Left(where=shown, text=str(package.name), why=what))
+            continue
+        hashes = sorted({file.hashes["sha256"] for file in files if "sha256" in file.hashes})
+        marker = f" ; {package.marker}" if package.marker else ""
+        pins = "".join(f" \\\n    --hash=sha256:{each}" for each in hashes)
+        draft.requirements.append(f"{package.name}=={package.version}{marker}{pins}")
+
+
+def _lines(draft: Draft, shown: str, wanted: Sequence[object]) -> None:
+    for text in wanted:
+        problem = refused(str(text))
+        if problem is None:
+            draft.requirements.append(str(text))
+        else:
+            left_out(draft, shown, str(text), problem)
+
+
+def _not_itself(draft: Draft, shown: str, name: str) -> None:
+    what = name or "the project itself"
+    draft.notes.append(
+        f"{shown}: what {what} needs goes in; {what} does not: name a wheel of it by URL"
+    )
+
+
+def _toml(path: Path, shown: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(_decoded(content(path, shown), shown))
+    except tomllib.TOMLDecodeError as error:
+        raise DeclarationError(f"{shown}: this is not TOML: {error}") from None
+
+
+def _decoded(data: bytes, shown: str) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DeclarationError(f"{shown}: not UTF-8", why=str(error)) from None
