@@ -123,9 +123,14 @@ class New(Command):  # type: ignore[misc]
             raise DeclarationError("the new image needs a name: `doit new NAME`")
         writing.check_name(root, name)
         if said:
-            draft.base = params["base"]
+            draft.base, arguments = params["base"], _arguments(params)
             if params["file"]:
-                reading.read(draft, Path(params["file"]), params["extra"], _arguments(params))
+                reading.read(draft, Path(params["file"]), params["extra"], arguments)
+            elif params["extra"] or arguments:
+                whose = "--build-arg belongs to a Dockerfile"
+                if params["extra"]:
+                    whose = "--extra belongs to a pyproject.toml"
+                raise DeclarationError(f"{whose}: name the file in --from")
             _fill(draft, params)
         written = writing.write(root, name, draft)
         writing.report(_say, name, draft, written)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -252,7 +253,9 @@ class Reader:
         listed = one.listed
         if listed is not None:
             said = " ".join(listed)
-            groups = [[Command(words=tuple(listed), text=said, variables={})]]
+            groups = [
+                [Command(words=tuple(listed), text=said, filled=shlex.join(listed), variables={})]
+            ]
             if not listed:
                 return
         elif one.documents and one.rest not in ("", "sh", "bash", "/bin/sh", "/bin/bash"):

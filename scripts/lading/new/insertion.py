@@ -99,7 +99,9 @@ def _edits(
         return _at_the_end(text, root, end, {section: {name: value}}, one_line)
     if place.is_map and place.children and not place.flow:
         column = _column(text, place)
-        lines = _block({name: value}, _step(text, root), one_line)
+        # As its entries do, else as it does itself.
+        step = _step(text, place, column - _column(text, root))
+        lines = _block({name: value}, step, one_line)
         if _spaced(text, place, one_line) and not place.last.keeps:
             lines = ["", *lines]
         at = _behind(text, place.last, _column(text, root))
@@ -168,13 +170,13 @@ def _column(text: str, place: Span) -> int:
     return before.rindex("?") if before.rstrip().endswith("?") else len(before)
 
 
-def _step(text: str, root: Span) -> int:
-    """By how much this file indents: as its first section that stands in lines of its own does."""
-    for _, value in root.pairs:
+def _step(text: str, place: Span, otherwise: int = 2) -> int:
+    """By how much the first value indents that stands in lines of its own below a mapping."""
+    for _, value in place.pairs:
         if value.is_map and value.children and not value.flow:
-            step = _column(text, value) - _column(text, root)
+            step = _column(text, value) - _column(text, place)
             return step if 1 < step < 10 else 2
-    return 2
+    return otherwise if 1 < otherwise < 10 else 2
 
 
 def _spaced(text: str, place: Span, one_line: bool) -> bool:

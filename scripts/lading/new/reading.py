@@ -36,8 +36,11 @@ def read(
     match = re.fullmatch
     if extras and name not in ("pyproject.toml", "uv.lock"):
         raise DeclarationError(f"{shown} has no extras: they are pyproject.toml's and uv.lock's")
-    if match(r"(?i)(dockerfile|containerfile)(\..+)?|.+\.(dockerfile|containerfile)", name):
+    is_dockerfile = r"(?i)(dockerfile|containerfile)(\..+)?|.+\.(dockerfile|containerfile)"
+    if match(is_dockerfile, name):
         dockerfile.read(draft, path, arguments or {})
+    elif arguments:
+        raise DeclarationError(f"{shown} has no ARG, for which --build-arg has a value")
     elif name.endswith((".yml", ".yaml")):
         _environment(draft, path, shown)
     elif name == "pyproject.toml":

@@ -503,10 +503,13 @@ def _other(build: Build, command: Command, words: list[str], here: Left) -> str:
         return ""
     if tool in _OWN_WORK:
         target = command.into or (paths or ["."])[-1]
-        if tool in ("cp", "mv") and not all(map(posixpath.isabs, paths)):
+        lost = [path for path in paths if not path.startswith("/") or path.startswith(_CACHES)]
+        if tool in ("cp", "mv") and lost:
             return "what it takes is not there then; of a source's tree: `then:` of that source"
         if posixpath.isabs(target) and not target.startswith(_CACHES):
-            build.draft.run.append(here.text)
+            if not command.filled:
+                return "a variable in quotes: write it out in `run:`"
+            build.draft.run.append(command.filled)
             return ""
         return "it changes what is not there when the image is used"
     if tool == "git":

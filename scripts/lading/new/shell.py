@@ -46,7 +46,8 @@ class NotPlainError(Exception):
 
 
 class Command(Struct, frozen=True, kw_only=True):
-    """One command: its words without quotes, and its text as it stands, which begins `at`.
+    """One command: its words without quotes, and its text as it stands, which begins `at`; `filled`
+    with the values of its variables, or nothing where a quote keeps one from being filled in.
 
     joint: what stands before it ("", "&&", ";", "||", "|", "&"). variables: assignments before it.
     into: the file its output goes to, unless that is thrown away. unknown: variables without value.
@@ -54,6 +55,7 @@ class Command(Struct, frozen=True, kw_only=True):
 
     words: tuple[str, ...]
     text: str
+    filled: str = ""
     at: int = 0
     joint: str = ""
     variables: dict[str, str]
@@ -241,10 +243,13 @@ class _Reader:
             pairs = [_ASSIGNMENT.fullmatch(word) for word in self.words[1:]]
             self.variables.update({pair[1]: pair[2] for pair in pairs if pair})
         else:
+            whole = " ".join(text.replace("\\\n", " ").split())
+            quoted = "'" in whole and "$" in whole
             self.found.append(
                 Command(
                     words=tuple(self.words),
-                    text=" ".join(text.replace("\\\n", " ").split()),
+                    text=whole,
+                    filled="" if quoted else substituted(whole, self.variables)[0],
                     at=start,
                     joint=self.joint,
                     variables=variables,
