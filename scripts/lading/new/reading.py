@@ -108,25 +108,34 @@ def _pyproject(draft: Draft, path: Path, shown: str, extras: Sequence[str]) -> N
         raise DeclarationError(
             f"{shown}: it has no table [project] (PEP 621), where its dependencies would stand"
         )
-    dynamic = project.get("dynamic", [])
+    dynamic = _texts(project.get("dynamic", []), shown, "dynamic")
     if "dependencies" in dynamic or ("optional-dependencies" in dynamic and extras):
         raise DeclarationError(
             f"{shown}: its dependencies are `dynamic`: only its build knows them",
             do="name the file that they come from, as requirements.txt",
         )
     optional = project.get("optional-dependencies", {})
+    if not isinstance(optional, dict):
+        raise DeclarationError(f"{shown}: project.optional-dependencies is no table")
     unknown = [extra for extra in extras if extra not in optional]
     if unknown:
         known = ", ".join(optional) or "none"
         raise DeclarationError(f"{shown}: it has no extra {unknown[0]!r}; its extras: {known}")
-    wanted = list(project.get("dependencies", []))
+    wanted = _texts(project.get("dependencies", []), shown, "dependencies")
     for extra in extras:
-        wanted += [text for text in optional[extra] if text not in wanted]
+        more = _texts(optional[extra], shown, f"optional-dependencies.{extra}")
+        wanted += [text for text in more if text not in wanted]
     _lines(draft, shown, wanted)
     _not_itself(draft, shown, str(project.get("name", "")))
     if project.get("requires-python"):
         draft.notes.append(f"{shown}: it wants Python {project['requires-python']}; the base's has")
         draft.notes[-1] += " to fit"
+
+
+def _texts(value: object, shown: str, key: str) -> list[str]:
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return list(value)
+    raise DeclarationError(f"{shown}: project.{key} is no list of texts")
 
 
 def _uv_lock(draft: Draft, path: Path, shown: str, extras: Sequence[str]) -> None:
@@ -179,13 +188,13 @@ def _pylock(draft: Draft, path: Path, shown: str) -> None:
         draft.requirements.append(f"{package.name}=={package.version}{marker}{pins}")
 
 
-def _lines(draft: Draft, shown: str, wanted: Sequence[object]) -> None:
+def _lines(draft: Draft, shown: str, wanted: Sequence[str]) -> None:
     for text in wanted:
-        problem = refused(str(text))
+        problem = refused(text)
         if problem is None:
-            draft.requirements.append(str(text))
+            draft.requirements.append(text)
         else:
-            left_out(draft, shown, str(text), problem)
+            left_out(draft, shown, text, problem)
 
 
 def _not_itself(draft: Draft, shown: str, name: str) -> None:

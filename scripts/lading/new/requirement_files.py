@@ -40,6 +40,9 @@ def take(draft: Draft, path: Path, shown: str) -> str:
 def content(path: Path, shown: str) -> bytes:
     """What is in a file. Raises `DeclarationError` where that can't be read."""
     try:
+        # Asked first: to read a pipe would wait.
+        if path.exists() and not path.is_file():
+            raise DeclarationError(f"{shown} is not a file")
         return path.read_bytes()
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)

@@ -95,15 +95,16 @@ def _sources(draft: Draft, there: known.Known) -> tuple[dict[str, dict[str, Any]
         if there.sources.get(name) == source["version"]:
             made[name] = {}
             reused.append(name)
+            draft.notes.append(
+                f"sources.{name} stays as it is; its options were here: {source['configure']!r}"
+            )
             continue
         if name in there.sources:
             plain = re.sub(r"[^a-z0-9.]+", "-", str(source["version"]).lower())
             name = f"{name}-{plain.strip('.-')}"
         if name in there.sources:
-            made[name] = {}
             reused.append(name)
-        else:
-            made[name] = source
+        made[name] = {} if name in there.sources else source
     return made, reused
 
 
@@ -136,7 +137,8 @@ def _made(root: Path, folder: str, recipe: dict[str, bytes | Path]) -> Iterator[
 def _put(path: Path, content: bytes | Path) -> None:
     if isinstance(content, Path) and content.is_dir():
         with files.disk_errors(path):
-            shutil.copytree(content, path)
+            # A link out of the project is refused later, with its name; it is not followed here.
+            shutil.copytree(content, path, symlinks=True)
         return
     data = content if isinstance(content, bytes) else content.read_bytes()
     mode = 0o755 if isinstance(content, Path) and os.access(content, os.X_OK) else 0o644

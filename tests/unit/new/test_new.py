@@ -256,6 +256,29 @@ def test_from_a_pyproject(root: Path, capsys: Said) -> None:
     assert "checkout" in out
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[tool.x]\n", "it has no table [project]"),
+        (
+            "[project]\ndependencies = 5\noptional-dependencies = {plot = []}\n",
+            "project.dependencies is no list of texts",
+        ),
+        ("[project]\noptional-dependencies = 5\n", "project.optional-dependencies is no table"),
+        ('[project]\ndynamic = ["dependencies"]\n', "its dependencies are `dynamic`"),
+        ("[project]\n", "it has no extra 'plot'; its extras: none"),
+        ("[project\n", "this is not TOML"),
+    ],
+)
+def test_a_pyproject_that_does_not_say_it(root: Path, capsys: Said, text: str, said: str) -> None:
+    (root.parent / "pyproject.toml").write_text(text)
+    before = tree(root)
+    file = str(root.parent / "pyproject.toml")
+    assert new(root, "mine", "--from", file, "--extra", "plot") == 3
+    assert said in capsys.readouterr().err
+    assert tree(root) == before
+
+
 UV_LOCK = """\
 version = 1
 revision = 3
