@@ -262,7 +262,8 @@ def _conda(build: Build, words: list[str], here: Left) -> str:
     options = list(_options(rest, _CONDA_VALUES))
     named = [value for option, value in options if option in ("-n", "--name")]
     place = [value for option, value in options if option in ("-p", "--prefix")]
-    environment = (named or [""])[-1].replace("base", "") or posixpath.basename((place or [""])[-1])
+    environment = (named or [""])[-1] or posixpath.basename((place or [""])[-1])
+    environment = "" if environment == "base" else environment
     specs = [value for option, value in options if not option]
     if verb in ("update", "upgrade"):
         if set(specs) <= {"conda", "mamba"}:
@@ -270,12 +271,13 @@ def _conda(build: Build, words: list[str], here: Left) -> str:
         return "what is newest is found when it is locked"
     if any(spec.startswith(("http", "/", ".")) for spec in specs):
         return "a package by its file, not by its name"
-    had = draft.conda or draft.conda_file
-    if had and environment != build.environment:
-        return "a second environment: see `environments:` in the README"
     files = [value for option, value in options if option in ("-f", "--file")]
     if verb.startswith("env "):
         files = files or ["environment.yml"]
+    if verb == "env create" and not named and not place:
+        environment = _named_in(build.found(files[0]))
+    if (draft.conda or draft.conda_file) and environment != build.environment:
+        return "a second environment: see `environments:` in the README"
     for path in files:
         file = build.found(path)
         if file is None:
@@ -301,15 +303,19 @@ def _conda(build: Build, words: list[str], here: Left) -> str:
     return ""
 
 
+def _named_in(file: Path | None) -> str:
+    """The name that an environment.yml gives its environment."""
+    text = content(file, file.name).decode(errors="replace") if file is not None else ""
+    found = re.search(r"^name:\s*['\"]?([A-Za-z0-9._+-]+)", text, re.MULTILINE)
+    return found[1] if found and found[1] != "base" else ""
+
+
 def _conda_config(draft: Draft, rest: list[str]) -> str:
     if len(rest) == 3 and rest[0] in ("--add", "--prepend") and rest[1] == "channels":
         draft.channels.insert(0, rest[2])
     elif len(rest) == 3 and rest[0] == "--append" and rest[1] == "channels":
         draft.channels.append(rest[2])
-    elif rest[1:3] == ["channel_priority", "flexible"] or rest[1:3] == [
-        "channel_priority",
-        "false",
-    ]:
+    elif rest[1:2] == ["channel_priority"] and rest[2:3] in (["flexible"], ["false"]):
         draft.conda_more["channel-priority"] = "disabled"
     return ""
 
@@ -456,7 +462,9 @@ def finish(build: Build) -> None:
     """Makes sources of the tarballs that came to their end; lists those that did not."""
     draft = build.draft
     for tarball in build.tarballs:
-        found = _NAMED.fullmatch(_TARBALL.sub("", tarball.file))
+        url = posixpath.basename(tarball.url.partition("?")[0])
+        named = [_NAMED.fullmatch(_TARBALL.sub("", name)) for name in (tarball.file, url)]
+        found = named[0] or named[1]
         if not tarball.done or found is None:
             why = (
                 "its name and version can't be told from the file's name"
@@ -476,6 +484,10 @@ def finish(build: Build) -> None:
             source["make"] = tarball.make
         if tarball.env:
             source["env"] = tarball.env
+        # It is compiled by itself, and needs for it what the whole image had.
+        tools = [package for package in draft.apt_build if package != "build-essential"]
+        if tools:
+            source["apt"] = {"build": tools}
         draft.sources[name] = source
         if name in ("mpich", "openmpi"):
             draft.mpi = draft.mpi or name

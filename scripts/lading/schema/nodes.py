@@ -107,7 +107,7 @@ def text_of(path: Path) -> str:
     except FileNotFoundError:
         raise DeclarationError(
             f"there is no {path.name} in {path.parent.absolute()}",
-            do="go to the folder of a project, or write one there (the README shows how)",
+            do="go to the folder of a project, or start one: lading init FOLDER",
         ) from None
     except OSError as error:
         raise DeclarationError(f"{path.name} can't be read: {error.strerror}") from None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lading.errors import DeclarationError
@@ -58,6 +58,7 @@ MPICH_SOURCE = {
         "version": "4.0.2",
         "urls": [MPICH.format("{version}")],
         "configure": "--prefix=/usr --enable-fast=all,O3",
+        "apt": {"build": ["gfortran"]},
     }
 }
 
@@ -276,9 +277,50 @@ OTHERS = {
                 "configure": "--prefix=/usr",
                 "make": "V=1",
                 "env": {"CC": "gcc"},
+                "apt": {"build": ["gcc", "libx-dev"]},
             }
         },
         left=[("Dockerfile:5", "does not come to"), ("Dockerfile:6", "does not come to")],
+    ),
+    "a tarball under another name": Row(
+        text=(
+            "FROM a:1\nWORKDIR /tmp\nRUN wget -qO x.tgz https://h.example/a_b-1.2/a_b-1.2.tgz\n"
+            "RUN tar xf x.tgz\nWORKDIR a_b-1.2\nRUN ./configure && make -j4 && make install\n"
+        ),
+        section={"base": "a:1", "source": ["a-b"]},
+        sources={
+            "a-b": {
+                "version": "1.2",
+                "urls": ["https://h.example/a_b-{version}/a_b-{version}.tgz"],
+                "configure": "",
+            }
+        },
+        left=[("Dockerfile:5", "starts where its caller is")],
+    ),
+    "an environment of its own name": Row(
+        text=(
+            "FROM a/conda:1\nADD environment.yml .\nRUN conda env create -f environment.yml\n"
+            "RUN conda install -n lab six && conda install -n mybase numpy\n"
+        ),
+        beside={"environment.yml": "name: lab\nchannels: [c]\ndependencies: [astropy]\n"},
+        section={
+            "base": "a/conda:1",
+            "conda": {"file": "recipes/mine/environment.yaml", "prefix": "/opt/lab"},
+        },
+        left=[("Dockerfile:4", "stand in one place"), ("Dockerfile:4", "a second environment")],
+    ),
+    "packages that are taken away again": Row(
+        text=(
+            "FROM a:1\nRUN apt-get install -y swig4.0 bc && pip install six==1.0 && \\\n"
+            "  apt-get purge -y --auto-remove swig4.0 && rm -rf /usr/share/doc\n"
+        ),
+        section={
+            "base": "a:1",
+            "apt": {"build": ["swig4.0"], "run": ["bc"]},
+            "pip": PIP,
+            "run": ["rm -rf /usr/share/doc"],
+        },
+        requirements="six==1.0\n",
     ),
     "other systems": Row(
         text="FROM centos:7\nRUN yum install -y gcc\nRUN pip install six\nEXPOSE 80\n",
@@ -385,7 +427,7 @@ PIECES = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(text=PIECES)
 def test_whatever_stands_in_it(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     folder = tmp_path_factory.getbasetemp() / "any"

@@ -385,6 +385,7 @@ def test_from_a_dockerfile(root: Path, capsys: Said) -> None:
         (["x", "--build-arg", "a"], "write it as NAME=VALUE"),
         (["x", "--build-arg", "a=b"], "belongs to a Dockerfile"),
         (["x", "--extra", "a"], "belongs to a pyproject.toml"),
+        (["x", "--help", "--nosuch"], "unrecognized arguments: --nosuch"),
     ],
 )
 def test_nothing_is_written_of_what_can_not_be(
@@ -415,6 +416,20 @@ def test_a_project_with_problems_stays_as_it_is(root: Path, capsys: Said, text: 
     assert new(root, "mine", "--pip", "six") == 3
     assert "project.yaml" in capsys.readouterr().err
     assert tree(root) == before
+
+
+def test_a_folder_without_a_project(tmp_path: Path, capsys: Said) -> None:
+    assert new(tmp_path, "mine") == 3
+    assert "start one: lading init FOLDER" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_is_the_options(root: Path, capsys: Said) -> None:
+    assert new(root, "--help") == 0
+    text = capsys.readouterr().out
+    assert run_doit(root, ["help", "new"], {}, lambda: None) == 0  # type: ignore[arg-type, return-value]
+    assert capsys.readouterr().out.strip() == text.strip()
+    assert "--build-arg NAME=VALUE" in text
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError, LadingError])
