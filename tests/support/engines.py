@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import signal
@@ -158,6 +159,12 @@ def free_port() -> int:
     return port
 
 
+def _end_with_parent() -> None:
+    """A server does not outlive the tests that started it, however these end (prctl(2))."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
 @contextmanager
 def _process(
     command: list[str], log: Path, env: Mapping[str, str]
@@ -170,6 +177,7 @@ def _process(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=_end_with_parent,
         )
     try:
         yield process
