@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from importlib.metadata import files
 from pathlib import Path
 
 from lading.errors import LadingError
@@ -52,10 +53,14 @@ __pycache__/
 
 
 def graph() -> bytes:
-    """dodo.py: the one that was packed with lading, or the checkout's own."""
-    here = Path(__file__)
-    packed, own = here.with_name("dodo.py.txt"), here.parents[3] / "dodo.py"
-    return (packed if packed.is_file() else own).read_bytes()
+    """dodo.py: the checkout's own, or the one that was installed with lading."""
+    own = Path(__file__).parents[3] / "dodo.py"
+    if own.is_file():
+        return own.read_bytes()
+    installed = [one for one in files("lading") or () if one.match("share/lading/dodo.py")]
+    if not installed:
+        raise LadingError("lading was installed without its dodo.py", do="install it again")
+    return Path(installed[0].locate()).read_bytes()
 
 
 def start(folder: Path, say: Callable[[str], None]) -> None:
