@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from lading import dockerfile, locks, plan, project
+from lading import dockerfile, locks, moved, plan, project
 from lading.compose import Layer, Locked, artifacts
 from lading.debian import Deb
 from lading.errors import DeclarationError, EnvironmentProblem, LadingError
@@ -445,14 +445,14 @@ def test_where_the_packages_are_today(tmp_path: Path) -> None:
 def test_what_moved_between_two_locks() -> None:
     old = made({"run": (GOMP,), "build": (GOMP, LIBC, deb("old"))})
     new = made({"run": (deb("libgomp1", "15"), LIBC, MAKE), "build": (LIBC, MAKE)})
-    assert apt_kind.moved(None, new) == []
-    assert apt_kind.moved(old, old) == []
-    assert apt_kind.moved(old, new) == [
-        "libc6-dev 2.41-12: build → build, run",
-        "libgomp1 14.2.0-19 → 15",
-        "+ make 4:4.4.1-2 (build, run)",
-        "- old 14.2.0-19 (build)",
-    ]
+    assert moved.compare(APT.pinned(old), APT.pinned(old)) == ()
+    told = {c.name: (c.old, c.new) for c in moved.compare(APT.pinned(old), APT.pinned(new))}
+    assert told == {
+        "libc6-dev": ("2.41-12 (build)", "2.41-12 (build, run)"),
+        "libgomp1": ("14.2.0-19", "15"),
+        "make": ("", "4:4.4.1-2"),
+        "old": ("14.2.0-19", ""),
+    }
 
 
 def test_the_summary() -> None:

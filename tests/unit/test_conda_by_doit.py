@@ -99,7 +99,7 @@ def test_pins_stay_and_a_day_counts(trial: Trial, run: Run, channel: Channel) ->
     assert (locked(trial) / "explicit.txt").read_text().partition("@EXPLICIT")[2] == before
     code, said = run("lock:one", conda="{channels: lab, packages: [tool, libfoo>1.2]}")
     assert code == 0, said
-    assert "  libfoo 1.2 → 1.3\n" in said
+    assert "      libfoo 1.2 → 1.3  " in said
 
     # Without the lock, as of a day the older one again.
     shutil.rmtree(locked(trial))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -19,11 +18,11 @@ from lading.engines import RunResult
 from lading.errors import EnvironmentProblem, LadingError
 from lading.facts import Facts
 from lading.layers import base as bases
-from lading.layers.pip_kind import PIP, moved
+from lading.layers.pip_kind import PIP
 from lading.plan import AGAIN, KEY_LABEL
 from lading.project import load
 from lading.requirements import Pin
-from lading.store import Artifact, Store
+from lading.store import Store
 from lading.verbs import base as base_verb
 from lading.verbs import lock as lock_verb
 from tests.support.index import Index, only_loopback
@@ -400,7 +399,8 @@ def test_a_lock_made_again_says_what_moved(trial: Trial, index: Index, capsys: S
     (trial.root / "recipes/one.in").write_text("a>1\n")
     assert trial.doit("lock") == 0
     said = capsys.readouterr().out
-    assert "  a 1.0 → 2.0\n  + b 3.1\n" in said
+    assert "  Python packages: 1 moved, 1 added" in said
+    assert "\n      a 1.0 → 2.0  " in said and "\n    + b 3.1 " in said
     assert "2 packages" in said
     assert trial.engine.calls == []
     assert trial.doit("lock") == 0
@@ -474,41 +474,6 @@ def test_a_line_that_cannot_be_read_is_a_problem_of_the_declaration(
     (trial.root / "recipes/one.in").write_text("a\n-e .\n")
     assert trial.doit("lock:one") == 3
     assert "recipes/one.in:2: a local or editable package" in capsys.readouterr().out
-
-
-# -- what moved -----------------------------------------------------------------------------
-
-
-def pin(name: str, version: str, file: str = "") -> Pin:
-    file = file or f"{name}-{version}.whl"
-    artifact = Artifact(name=file, sha256=hashlib.sha256(file.encode()).hexdigest(), size=1)
-    return Pin(name=name, version=version, artifact=artifact)
-
-
-def test_what_moved_between_two_locks() -> None:
-    old = [pin("a", "1"), pin("b", "1"), pin("c", "1"), pin("d", "1", "d-1-x.whl")]
-    new = [pin("a", "2"), pin("b", "1"), pin("d", "1", "d-1-y.whl"), pin("e", "5")]
-    assert moved(old, new) == ["a 1 → 2", "- c 1", "d d-1-x.whl → d-1-y.whl", "+ e 5"]
-    assert moved(old, old) == []
-    assert moved([], new) == [], "a first lock has not moved"
-
-
-def test_what_moved_between_two_locks_of_a_base(trial: Trial) -> None:
-    from lading.debian import Deb
-
-    lock = trial.state().base_lock(load(trial.root / "project.yaml").bases["slim"])
-    assert lock is not None
-
-    def deb(name: str, version: str) -> Deb:
-        return Deb(
-            name=name, version=version, architecture="amd64", path="debian:x", size=1, sha256="0"
-        )
-
-    old = replace(lock, debs=(deb("a", "1"), deb("b", "1"), deb("c", "1")))
-    new = replace(lock, debs=(deb("a", "2"), deb("b", "1"), deb("d", "1")))
-    assert base_verb.moved(old, new) == ["a 1 → 2", "- c 1", "+ d 1"]
-    renewed = replace(lock, digest="sha256:" + "1" * 64)
-    assert base_verb.moved(lock, renewed) == [f"{lock.digest[:19]} → sha256:111111111111"]
 
 
 # -- the facts of a base --------------------------------------------------------------------

@@ -15,6 +15,7 @@ from lading.layers.apt_section import AptSection
 from lading.layers.kind import Kind, Subject, Tools
 from lading.layers.pip import PipLock
 from lading.layers.source_section import in_order
+from lading.moved import Pinned
 from lading.parts import Start
 from lading.project import Image, Project
 from lading.steps import Contribution
@@ -94,8 +95,8 @@ class Apt(Kind[Request, AptLock]):
     def contribute(self, request: Request, lock: AptLock, start: Start) -> Contribution:
         return apt_image.contribute(lock)
 
-    def moved(self, old: AptLock | None, new: AptLock) -> list[str]:
-        return moved(old, new)
+    def pinned(self, lock: AptLock) -> Sequence[Pinned]:
+        return pinned(lock)
 
     def summary(self, request: Request, lock: AptLock) -> str:
         total = sum(deb.size for deb in lock.debs)
@@ -143,34 +144,22 @@ def implied(subject: Subject) -> tuple[str, ...]:
     return ("python3-dev",)
 
 
-def moved(old: AptLock | None, new: AptLock) -> list[str]:
-    """What changed between two locks, a line each; nothing for a first one."""
-    if old is None:
-        return []
-    before, after = _versions(old), _versions(new)
-    lines: list[str] = []
-    for name in sorted({*before, *after}):
-        was, now = before.get(name), after.get(name)
-        if was is None and now is not None:
-            lines.append(f"+ {name} {now[0]} ({now[1]})")
-        elif now is None and was is not None:
-            lines.append(f"- {name} {was[0]} ({was[1]})")
-        elif was is not None and now is not None and was != now:
-            lines.append(
-                f"{name} {was[0]} → {now[0]}"
-                if was[0] != now[0]
-                else f"{name} {now[0]}: {was[1]} → {now[1]}"
-            )
-    return lines
-
-
-def _versions(lock: AptLock) -> dict[str, tuple[str, str]]:
-    """Every package's version, and what it is installed for."""
-    found: dict[str, tuple[str, str]] = {}
+def pinned(lock: AptLock, part: str = "") -> tuple[Pinned, ...]:
+    """What a lock of Debian packages pins; `part` says what they are for, if not for the image."""
+    found: list[Pinned] = []
     for deb in lock.debs:
         sets = ", ".join(name for name in apt.SETS if deb in lock.sets.get(name, ()))
-        found[deb.name] = (deb.version, sets)
-    return found
+        found.append(
+            Pinned(
+                what="apt",
+                part=part,
+                name=deb.name,
+                forms=(deb.version, f"{deb.version} ({sets})"),
+                sha256=deb.sha256,
+                size=deb.size,
+            )
+        )
+    return tuple(found)
 
 
 APT = Apt()

@@ -21,6 +21,7 @@ from lading.facts import Facts
 from lading.files import digest_of
 from lading.layers import deb_lines
 from lading.locks import Header
+from lading.moved import Pinned
 from lading.project import Base
 from lading.store import Artifact
 
@@ -52,6 +53,32 @@ class BaseLock(Struct, frozen=True, kw_only=True, dict=True):
             Artifact(name=deb.path.rpartition("/")[2], sha256=deb.sha256, size=deb.size)
             for deb in self.debs
         )
+
+
+def contents(base: Base, lock: BaseLock) -> tuple[Pinned, ...]:
+    """What a base's lock pins: its .debs, or an image's digest and what it was found to have."""
+    if base.debian is not None:
+        return tuple(
+            Pinned(
+                what="base",
+                part=base.name,
+                name=deb.name,
+                forms=(deb.version,),
+                sha256=deb.sha256,
+                size=deb.size,
+            )
+            for deb in lock.debs
+        )
+    facts = {"Python": lock.facts.python_version, "glibc": lock.facts.glibc, "OS": lock.facts.os}
+    facts["conda"] = lock.facts.conda_version
+    return (
+        Pinned(what="base", part=base.name, name=f"{base.image}", forms=(lock.digest[:19],)),
+        *(
+            Pinned(what="base", part=base.name, name=f"with {name}", forms=(value,))
+            for name, value in facts.items()
+            if value
+        ),
+    )
 
 
 def inputs(base: Base, platform: str) -> str:

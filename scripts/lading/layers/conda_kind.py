@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -16,6 +16,7 @@ from lading.layers import conda, conda_image
 from lading.layers.conda import CondaLock, Request
 from lading.layers.kind import Kind, Subject, Tools
 from lading.layers.pip import Below
+from lading.moved import Pinned
 from lading.parts import Start
 from lading.project import Image, Project
 from lading.steps import Contribution
@@ -82,8 +83,8 @@ class Conda(Kind[Request, CondaLock]):
     def contribute(self, request: Request, lock: CondaLock, start: Start) -> Contribution:
         return conda_image.contribute(request, lock)
 
-    def moved(self, old: CondaLock | None, new: CondaLock) -> list[str]:
-        return moved(old, new)
+    def pinned(self, lock: CondaLock) -> Sequence[Pinned]:
+        return tuple(pinned(lock))
 
     def summary(self, request: Request, lock: CondaLock) -> str:
         total = sum(package.size or 0 for package in lock.packages)
@@ -97,30 +98,22 @@ class Conda(Kind[Request, CondaLock]):
         )
 
 
-def moved(old: CondaLock | None, new: CondaLock) -> list[str]:
-    """What changed between two locks, a line each; nothing for a first one."""
-    if old is None:
-        return []
-    before = {package.name: package for package in old.packages}
-    after = {package.name: package for package in new.packages}
-    lines: list[str] = []
-    for name in sorted({*before, *after}):
-        was, now = before.get(name), after.get(name)
-        if was is None and now is not None:
-            lines.append(f"+ {name} {now.version}")
-        elif now is None and was is not None:
-            lines.append(f"- {name} {was.version}")
-        elif was is not None and now is not None and was != now:
-            if was.version != now.version:
-                lines.append(f"{name} {was.version} → {now.version}")
-            elif (was.channel, was.file) != (now.channel, now.file):
-                lines.append(f"{name} {was.channel}/{was.file} → {now.channel}/{now.file}")
-            else:
-                lines.append(f"{name} {was.version}: its file is another one")
-    variables = {v.name: v.value for v in old.variables}, {v.name: v.value for v in new.variables}
-    if variables[0] != variables[1]:
-        lines.append("the variables that activation would set")
-    return lines
+def pinned(lock: CondaLock, part: str = "") -> Iterator[Pinned]:
+    """What a conda lock pins, and the variables that follow from it; `part` is the environment, of
+    several.
+    """
+    for package in lock.packages:
+        yield Pinned(
+            what="conda",
+            part=part,
+            name=package.name,
+            forms=(package.version, package.file, f"{package.channel}/{package.file}"),
+            sha256=package.sha256,
+            size=package.size,
+        )
+    for variable in lock.variables:
+        name = f"${variable.name}"
+        yield Pinned(what="conda", part=part, name=name, forms=(f'"{variable.value}"',))
 
 
 def below(subject: Subject) -> Below | None:

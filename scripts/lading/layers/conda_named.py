@@ -16,8 +16,9 @@ from lading.errors import DeclarationError
 from lading.facts import Facts
 from lading.layers import conda, conda_image, conda_store
 from lading.layers.conda import CondaLock, Request
-from lading.layers.conda_kind import Conda
+from lading.layers.conda_kind import Conda, pinned
 from lading.layers.kind import Subject, Tools
+from lading.moved import Pinned
 from lading.parts import Start
 from lading.project import Image
 from lading.steps import Contribution
@@ -81,8 +82,8 @@ class Named(Conda):
     def contribute(self, request: Request, lock: CondaLock, start: Start) -> Contribution:
         return conda_image.beside(lock, f"conda/{self.environment}")
 
-    def moved(self, old: CondaLock | None, new: CondaLock) -> list[str]:
-        return [f"{self.environment}: {line}" for line in super().moved(old, new)]
+    def pinned(self, lock: CondaLock) -> Sequence[Pinned]:
+        return tuple(pinned(lock, self.environment))
 
     def summary(self, request: Request, lock: CondaLock) -> str:
         return f"{super().summary(request, lock)} in {lock.prefix}"

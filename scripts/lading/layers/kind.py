@@ -16,6 +16,7 @@ from msgspec import Struct, field
 from lading.facts import Facts
 from lading.layers.base import BaseLock
 from lading.locks import Header
+from lading.moved import Pinned
 from lading.parts import Start
 from lading.project import Image, Project
 from lading.steps import Contribution
@@ -131,8 +132,8 @@ class Kind(ABC, Generic[R, L]):
         """
 
     @abstractmethod
-    def moved(self, old: L | None, new: L) -> list[str]:
-        """What changed between two locks, a line each; nothing for a first one."""
+    def pinned(self, lock: L) -> Sequence[Pinned]:
+        """What the lock pins, to be compared with another lock of this kind."""
 
     @abstractmethod
     def summary(self, request: R, lock: L) -> str:

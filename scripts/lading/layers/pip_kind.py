@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lading import net
@@ -12,6 +12,7 @@ from lading.layers import pip, pip_image
 from lading.layers.kind import Kind, Subject, Tools
 from lading.layers.pip import Below, PipLock, Request
 from lading.layers.pip_section import PipSection
+from lading.moved import Pinned
 from lading.parts import Start
 from lading.project import Image, Project
 from lading.requirements import Pin, normalised
@@ -78,8 +79,11 @@ class Pip(Kind[Request, PipLock]):
     def contribute(self, request: Request, lock: PipLock, start: Start) -> Contribution:
         return pip_image.contribute(start, request.facts, lock, request)
 
-    def moved(self, old: PipLock | None, new: PipLock) -> list[str]:
-        return moved(old.pins if old else (), new.pins)
+    def pinned(self, lock: PipLock) -> Sequence[Pinned]:
+        found = [*pinned(lock.pins), *pinned([lock.installer], "to install them")]
+        for name, pins in sorted(lock.build.items()):
+            found += pinned(pins, f"to build {name}")
+        return found
 
     def summary(self, request: Request, lock: PipLock) -> str:
         total = sum(pin.artifact.size or 0 for pin in lock.pins)
@@ -108,27 +112,19 @@ def _below(subject: Subject) -> Below | None:
     return below(subject)
 
 
-def moved(old: Iterable[Pin], new: Iterable[Pin]) -> list[str]:
-    """What changed between two sets of pins, a line each; nothing for a first lock."""
-    before = {pin.name: pin for pin in old}
-    after = {pin.name: pin for pin in new}
-    if not before:
-        return []
-    lines: list[str] = []
-    for name in sorted({*before, *after}):
-        was, now = before.get(name), after.get(name)
-        if was is None and now is not None:
-            lines.append(f"+ {name} {now.version}")
-        elif now is None and was is not None:
-            lines.append(f"- {name} {was.version}")
-        elif was is not None and now is not None and was.artifact != now.artifact:
-            same = was.version == now.version
-            lines.append(
-                f"{name} {was.artifact.name} → {now.artifact.name}"
-                if same
-                else f"{name} {was.version} → {now.version}"
-            )
-    return lines
+def pinned(pins: Iterable[Pin], part: str = "") -> Iterator[Pinned]:
+    """What a lock of Python packages pins; `part` says what they are for, if not for the image."""
+    for pin in pins:
+        file = pin.artifact
+        yield Pinned(
+            what="pip",
+            part=part,
+            name=pin.name,
+            # A URL need not tell a version.
+            forms=(pin.version or file.name, file.name),
+            sha256=file.sha256,
+            size=file.size,
+        )
 
 
 PIP = Pip()

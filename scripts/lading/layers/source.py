@@ -15,6 +15,7 @@ from lading.errors import EnvironmentProblem, LadingError
 from lading.files import digest_of
 from lading.layers.source_section import DEBIAN, SourceBuild
 from lading.locks import Header
+from lading.moved import Pinned
 from lading.store import Artifact, Source
 
 FILE = "source.yaml"
@@ -27,6 +28,15 @@ class SourceLock(Struct, frozen=True, kw_only=True):
     artifact: Artifact
     version: str
     text: str
+
+
+def pinned(source: SourceBuild, lock: SourceLock) -> tuple[Pinned, ...]:
+    """What a source's lock pins: its tarball."""
+    file = lock.artifact
+    forms = (lock.version, file.name)
+    return (
+        Pinned(what="source", name=source.name, forms=forms, sha256=file.sha256, size=file.size),
+    )
 
 
 def inputs(source: SourceBuild) -> str:

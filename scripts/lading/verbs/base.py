@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lading import archive, debian, store
+from lading import archive, debian, moved, store
 from lading.console import size
 from lading.errors import LadingError
 from lading.facts import Facts
@@ -84,8 +84,10 @@ def lock(state: State, base: Base) -> str:
     write_text(path, text)
     state.locks_changed()
     if old is not None:
-        for line in moved(old, bases.parse(text, str(path))):
-            state.console.note(f"  {line}")
+        new = bases.parse(text, str(path))
+        moved.say(
+            state.console, moved.compare(bases.contents(base, old), bases.contents(base, new))
+        )
     return what
 
 
@@ -120,24 +122,6 @@ def python_lacks_distutils(facts: Facts) -> bool:
     part of Python, and on Debian a package of its own.
     """
     return tuple(int(part) for part in facts.python_version.split(".")[:2]) < (3, 10)
-
-
-def moved(old: BaseLock, new: BaseLock) -> list[str]:
-    """What changed between two locks of a base, a line each."""
-    if old.digest != new.digest:
-        return [f"{old.digest[:19]} → {new.digest[:19]}"]
-    before = {deb.name: deb.version for deb in old.debs}
-    after = {deb.name: deb.version for deb in new.debs}
-    lines: list[str] = []
-    for name in sorted({*before, *after}):
-        was, now = before.get(name), after.get(name)
-        if was is None:
-            lines.append(f"+ {name} {now}")
-        elif now is None:
-            lines.append(f"- {name} {was}")
-        elif was != now:
-            lines.append(f"{name} {was} → {now}")
-    return lines
 
 
 LOOK = r"""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from lading import store
+from lading import moved, store
 from lading.errors import LadingError
 from lading.layers import kinds
 from lading.layers.kind import AnyKind, Lock
@@ -133,6 +133,6 @@ def _lock(state: State, image: Image, kind: AnyKind) -> Lock:
     )
     kind.write(folder, new)
     state.locks_changed()
-    for line in kind.moved(old, new):
-        state.console.note(f"  {line}")
+    if old is not None:
+        moved.say(state.console, moved.compare(kind.pinned(old), kind.pinned(new)))
     return new

@@ -15,6 +15,7 @@ from lading.layers import source as sources
 from lading.layers.base import BaseLock
 from lading.layers.source_image import Compiled
 from lading.layers.source_section import SourceBuild
+from lading.moved import compare, say
 from lading.project import Base, Project
 from lading.state import State
 from lading.store import Artifact, Gone, Source, available
@@ -132,8 +133,9 @@ def lock(state: State, source: SourceBuild) -> str:
         artifact = _pinned(state, source, old)
         write_text(folder / sources.FILE, sources.text_of(source, artifact, old))
         state.locks_changed()
-        if old is not None and old.artifact != artifact:
-            state.console.note(f"  {old.artifact.name} → {artifact.name}")
+        new = state.source_lock(source)
+        if old is not None and new is not None:
+            say(state.console, compare(sources.pinned(source, old), sources.pinned(source, new)))
     said = []
     for base in bases_of(state, source):
         if not _tools_current(state, source, base):
@@ -188,6 +190,11 @@ def _pinned(state: State, source: SourceBuild, old: sources.SourceLock | None) -
     return Artifact(name=name, sha256=artifact.sha256, size=path.stat().st_size)
 
 
+def tools_part(source: SourceBuild, base: Base) -> str:
+    """What the packages are for that a source is built with on a base."""
+    return f"to compile {source.name} on {base.name}"
+
+
 def _lock_tools(state: State, source: SourceBuild, base: Base) -> str:
     from lading.layers import apt_resolve
 
@@ -213,8 +220,9 @@ def _lock_tools(state: State, source: SourceBuild, base: Base) -> str:
     )
     write_text(state.tools_file(source, base), new.text)
     state.locks_changed()
-    for line in apt_kind.moved(old, new):
-        state.console.note(f"  {line}")
+    if old is not None:
+        part = tools_part(source, base)
+        say(state.console, compare(apt_kind.pinned(old, part), apt_kind.pinned(new, part)))
     return f"{counted(len(new.debs), 'Debian package')} on {base.name}"
 
 
