@@ -19,6 +19,7 @@ from lading.verbs import (
     push,
     sif,
     source,
+    upgrade,
     verify,
 )
 
@@ -89,6 +90,12 @@ def task_push() -> Iterator[Entry]:
 def task_verify() -> Iterator[Entry]:
     """build it all again from nothing, and compare; when asked for"""
     yield from pipeline.images("verify", verify, after=["archive:{name}"])
+
+
+def task_upgrade() -> Iterator[Entry]:
+    """move the pins of the locks, all or package=NAME; when asked for"""
+    yield from pipeline.bases("upgrade", make=upgrade.make_base, current=upgrade.current)
+    yield from pipeline.images("upgrade", upgrade)
 
 
 def task_env() -> Iterator[Entry]:

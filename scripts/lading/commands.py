@@ -26,7 +26,7 @@ from doit.cmd_run import Run as DoitRun
 from doit.exceptions import BaseFail, InvalidCommand, UnmetDependency
 from doit.task import Task
 
-from lading import files, process, tasks
+from lading import files, process, tasks, together
 from lading.console import Console, unread
 from lading.errors import EnvironmentProblem, LadingError
 from lading.state import State
@@ -119,6 +119,7 @@ class Run(DoitRun):  # type: ignore[misc]
         known = {task.name: task for task in self.task_list}
         check_names(self.sel_tasks, known)
         state.frozen = frozen(state)
+        state.only = frozenset(filter(None, (doit_cmd.get_var("package") or "").split(",")))
         state.goals = frozenset(_goals(self.sel_tasks, known))
         state.named = frozenset(_named(self.sel_tasks, known))
         state.involved = frozenset(_closure(state.goals, known))
@@ -325,6 +326,7 @@ def turn(state: State) -> Iterator[None]:
         state.console.note(f"waiting for another run in this project ({who})")
 
     with files.locked(state.project.root / LOCK, holder, waiting):
+        together.settle(state.project.root)
         yield
 
 

@@ -59,8 +59,11 @@ class State:
         """The tasks that were asked for by name alone."""
         self.involved: frozenset[str] = frozenset()
         """The goals and all they stand on."""
+        self.only: frozenset[str] = frozenset()
+        """Of an upgrade, the packages that are to move; all of them if it is empty."""
         self._connect = connect or self._connect_for_real
         self._known: dict[tuple[Any, ...], Any] = {}
+        self._assumed: dict[tuple[str, ...], Lock | BaseLock | SourceLock] = {}
         self._lock = threading.RLock()
 
     # -- memory -----------------------------------------------------------------------------
@@ -78,6 +81,9 @@ class State:
         with self._lock:
             for known in [known for known in self._known if known[0] in names]:
                 del self._known[known]
+            self._known.update(
+                {name: lock for name, lock in self._assumed.items() if name[0] in names}
+            )
 
     # -- the engine -------------------------------------------------------------------------
 
@@ -365,6 +371,20 @@ class State:
         self.forget("base", "layer", "request", "locked", "plan", "key", "located", "archived")
         self.forget("pushed")
         self.forget("artifacts", "source", "source-tools", "compiled")
+
+    def assume(self, name: tuple[str, ...], lock: Lock | BaseLock | SourceLock) -> None:
+        """Takes a lock for the one that lies there, although it is not written (yet): what stands
+        on it is worked out as if it were. `name` is what it is remembered by.
+        """
+        with self._lock:
+            self._assumed[name] = lock
+            self.locks_changed()
+
+    def assume_nothing(self) -> None:
+        """What lies there counts again."""
+        with self._lock:
+            self._assumed.clear()
+            self.locks_changed()
 
     # -- where things lie -------------------------------------------------------------------
 

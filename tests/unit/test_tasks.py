@@ -17,7 +17,10 @@ from lading.errors import DeclarationError, EnvironmentProblem, LadingError
 from lading.tasks import Work
 from tests.support.projects import YAML, Trial
 
-VERBS = ("lock", "fetch", "dockerfile", "build", "check", "archive", "sif", "push", "verify", "env")
+VERBS = (
+    *("lock", "fetch", "dockerfile", "build", "check", "archive"),
+    *("sif", "push", "verify", "upgrade", "env"),
+)
 
 
 @pytest.fixture
@@ -55,6 +58,7 @@ def test_the_graph(graph: Graph) -> None:
         "sif:one": ["archive:one"],
         "push:one": ["archive:one"],
         "verify:one": ["archive:one"],
+        "upgrade:one": [],
     }
     assert found["build:base:slim"].task_dep == ["lock:base:slim"]
     assert found["archive"].task_dep == ["archive:one", "archive:two"]

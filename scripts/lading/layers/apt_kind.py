@@ -12,7 +12,7 @@ from lading.console import counted, size
 from lading.layers import apt, apt_image
 from lading.layers.apt import AptLock, Request
 from lading.layers.apt_section import AptSection
-from lading.layers.kind import Kind, Subject, Tools
+from lading.layers.kind import Kind, Moves, Subject, Tools
 from lading.layers.pip import PipLock
 from lading.layers.source_section import in_order
 from lading.moved import Pinned
@@ -75,6 +75,9 @@ class Apt(Kind[Request, AptLock]):
             command=f"doit lock:{request.image}",
             what=request.image,
         )
+
+    def loosened(self, lock: AptLock, moves: Moves) -> AptLock:
+        return loosened(lock, moves)
 
     def write(self, folder: Path, lock: AptLock) -> None:
         apt.write(folder, lock)
@@ -142,6 +145,14 @@ def implied(subject: Subject) -> tuple[str, ...]:
     if not built or subject.facts.python != "/usr/bin/python3" or "python3-dev" in named:
         return ()
     return ("python3-dev",)
+
+
+def loosened(lock: AptLock, moves: Moves) -> AptLock:
+    """The lock without the packages that are to move."""
+    kept = {
+        name: tuple(deb for deb in debs if not moves(deb.name)) for name, debs in lock.sets.items()
+    }
+    return replace(lock, sets=kept)
 
 
 def pinned(lock: AptLock, part: str = "") -> tuple[Pinned, ...]:

@@ -14,7 +14,7 @@ from lading.errors import DeclarationError
 from lading.facts import Facts
 from lading.layers import conda, conda_image
 from lading.layers.conda import CondaLock, Request
-from lading.layers.kind import Kind, Subject, Tools
+from lading.layers.kind import Kind, Moves, Subject, Tools
 from lading.layers.pip import Below
 from lading.moved import Pinned
 from lading.parts import Start
@@ -55,6 +55,9 @@ class Conda(Kind[Request, CondaLock]):
         for variable in new.variables:
             tools.note(f"  {variable.name}={variable.value}, set by {variable.script}")
         return new
+
+    def loosened(self, lock: CondaLock, moves: Moves) -> CondaLock:
+        return replace(lock, packages=tuple(p for p in lock.packages if not moves(p.name)))
 
     def write(self, folder: Path, lock: CondaLock) -> None:
         conda.write(folder, lock)

@@ -83,6 +83,9 @@ class Tools(Struct, frozen=True, kw_only=True):
     in_base: Callable[[], InBase]
 
 
+Moves = Callable[[str], bool]
+"""Whether the package of this name is to move."""
+
 R = TypeVar("R", bound=Request)
 L = TypeVar("L", bound=Lock)
 
@@ -112,6 +115,12 @@ class Kind(ABC, Generic[R, L]):
     @abstractmethod
     def lock(self, request: R, old: L | None, tools: Tools) -> L:
         """Resolves a request; pins of `old` are kept where they still fit."""
+
+    @abstractmethod
+    def loosened(self, lock: L, moves: Moves) -> L:
+        """The lock without the pins that are to move: what `lock` is given as the old one. Its
+        texts are the same, and so is what its date stands for.
+        """
 
     @abstractmethod
     def write(self, folder: Path, lock: L) -> None:

@@ -29,13 +29,17 @@ if TYPE_CHECKING:
 
 
 class PipLock(Struct, frozen=True, kw_only=True):
-    """A pip lock as read: what is installed, with what, and what builds what has no wheel."""
+    """A pip lock as read: what is installed, with what, and what builds what has no wheel.
+
+    installer_moves: whether a lock that is made anew takes today's installer.
+    """
 
     header: Header
     pins: tuple[Pin, ...]
     installer: Pin
     build: Mapping[str, tuple[Pin, ...]]
     texts: Mapping[str, str]
+    installer_moves: bool = False
 
     @property
     def all_pins(self) -> tuple[Pin, ...]:
@@ -233,7 +237,7 @@ def lock(
         )
         tool = asked_for_tool.result()
     build = {
-        pin.name: _build_requirements(asked, pin, pins, store, environment, asks_for)
+        pin.name: _build_requirements(asked, pin, pins, old, store, environment, asks_for)
         for pin in pins
         if not pin.is_wheel
     }
@@ -433,8 +437,12 @@ def _artifact(file: uv.File) -> Artifact:
 
 def _tool(asked: Request, old: PipLock | None, store: Store, environment: Mapping[str, str]) -> Pin:
     """The installer for a new lock: the one locked before, unless it can be had no more."""
-    kept = old is not None and (
-        store.has(old.installer.artifact) or bool(sources(asked, [old.installer], environment))
+    kept = (
+        old is not None
+        and not old.installer_moves
+        and (
+            store.has(old.installer.artifact) or bool(sources(asked, [old.installer], environment))
+        )
     )
     return installer(asked, old if kept else None, environment)
 
@@ -460,11 +468,13 @@ def _build_requirements(
     asked: Request,
     pin: Pin,
     pins: Sequence[Pin],
+    old: PipLock | None,
     store: Store,
     environment: Mapping[str, str],
     asks_for: AsksFor,
 ) -> tuple[Pin, ...]:
-    """The locked build requirements of an sdist (PEP 517, PEP 518); wheels only.
+    """The locked build requirements of an sdist (PEP 517, PEP 518); wheels only. Those of the old
+    lock are kept where they still fit.
 
     One that is built without isolation has all wheels of the image among them.
     """
@@ -482,9 +492,12 @@ def _build_requirements(
         built = {other.name for other in pins if not other.is_wheel}
         fixed = [f"{other.name}=={other.version}" for other in shared]
         wanted = [*(one for one in wanted if _name_of(one) not in built), *fixed]
-    found = _built_with(asked, pin, wanted, fixed, environment)
+    kept = old.build.get(pin.name, ()) if old is not None else ()
+    found = _built_with(asked, pin, wanted, fixed, kept, environment)
     more = [one for one in asks_for(sdist_file, pin, found) if one not in wanted]
-    return _built_with(asked, pin, [*wanted, *more], fixed, environment) if more else found
+    if not more:
+        return found
+    return _built_with(asked, pin, [*wanted, *more], fixed, kept, environment)
 
 
 def _name_of(requirement: str) -> str:
@@ -497,6 +510,7 @@ def _built_with(
     pin: Pin,
     wanted: Sequence[str],
     fixed: Sequence[str],
+    kept: Sequence[Pin],
     environment: Mapping[str, str],
 ) -> tuple[Pin, ...]:
     target = asked.target
@@ -510,7 +524,7 @@ def _built_with(
         files[constraints[0]] = ("\n".join(lines) + "\n").encode()
     needs = Sources(roots=(path,), constraints=constraints, files=files)
     try:
-        versions = uv.resolve(needs, target, environment=environment)
+        versions = uv.resolve(needs, target, pinned=kept, environment=environment)
     except uv.NotResolved as error:
         raise LadingError(
             f"images.{asked.image}: what builds {pin.name} {pin.version} can't be had",

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from lading import net
 from lading.console import counted, size
 from lading.errors import DeclarationError
 from lading.layers import pip, pip_image
-from lading.layers.kind import Kind, Subject, Tools
+from lading.layers.kind import Kind, Moves, Subject, Tools
 from lading.layers.pip import Below, PipLock, Request
 from lading.layers.pip_section import PipSection
 from lading.moved import Pinned
@@ -65,6 +67,17 @@ class Pip(Kind[Request, PipLock]):
             if not pin.is_wheel and not expected & {pin.name, ":all:"}:
                 tools.note(f"  {pin.name} {pin.version} has no wheel here: it will be built")
         return new
+
+    def loosened(self, lock: PipLock, moves: Moves) -> PipLock:
+        def kept(pins: Iterable[Pin]) -> tuple[Pin, ...]:
+            return tuple(pin for pin in pins if not moves(pin.name))
+
+        return replace(
+            lock,
+            pins=kept(lock.pins),
+            build={name: kept(pins) for name, pins in lock.build.items()},
+            installer_moves=moves(lock.installer.name),
+        )
 
     def write(self, folder: Path, lock: PipLock) -> None:
         pip.write(folder, lock)

@@ -133,8 +133,11 @@ BODY = re.compile(
 def read(path: Path) -> SourceLock | None:
     """The lock at this path; None if there is none. Raises `LadingError` if it is damaged."""
     text = locks.read(path)
-    if text is None:
-        return None
+    return None if text is None else parse(text, path)
+
+
+def parse(text: str, path: Path) -> SourceLock:
+    """A source's lock from its text. Raises `LadingError` for any other text."""
     header, body = locks.split(text, str(path))
     found = BODY.fullmatch(body)
     if found is None:

@@ -80,7 +80,7 @@ def lock(state: State, base: Base) -> str:
         old = state.base_lock(base)
     except LadingError:
         old = None
-    text, what = _locked(state, base, old)
+    text, what = resolved(state, base, old)
     write_text(path, text)
     state.locks_changed()
     if old is not None:
@@ -91,13 +91,14 @@ def lock(state: State, base: Base) -> str:
     return what
 
 
-def _locked(state: State, base: Base, old: BaseLock | None) -> tuple[str, str]:
+def resolved(state: State, base: Base, old: BaseLock | None) -> tuple[str, str]:
+    """The text of the base's lock as of today, and what was found, for the console."""
     platform = state.project.platform
     if base.debian is not None:
-        debs = _resolved(state, base.debian, base.debian.packages)
+        debs = _debs(state, base.debian, base.debian.packages)
         facts = debian.facts_of(debs)
         if facts.python and python_lacks_distutils(facts):
-            debs = _resolved(state, base.debian, (*base.debian.packages, "python3-distutils"))
+            debs = _debs(state, base.debian, (*base.debian.packages, "python3-distutils"))
         text = bases.text_of(base, platform, facts, old, debs=debs)
         return text, f"{len(debs)} packages, {size(sum(deb.size for deb in debs))}"
     from lading import registry
@@ -109,7 +110,7 @@ def _locked(state: State, base: Base, old: BaseLock | None) -> tuple[str, str]:
     return bases.text_of(base, platform, facts, old, digest=digest), digest[:19]
 
 
-def _resolved(state: State, base: DebianBase, packages: tuple[str, ...]) -> tuple[debian.Deb, ...]:
+def _debs(state: State, base: DebianBase, packages: tuple[str, ...]) -> tuple[debian.Deb, ...]:
     architecture = state.project.platform.partition("/")[2]
     mirrors = debian.mirrors(state.environ)
     return debian.resolve(

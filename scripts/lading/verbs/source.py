@@ -130,7 +130,7 @@ def lock(state: State, source: SourceBuild) -> str:
         )
     old = _readable(state, source)
     if old is None or old.header.inputs != sources.inputs(source):
-        artifact = _pinned(state, source, old)
+        artifact = tarball(state, source, old)
         write_text(folder / sources.FILE, sources.text_of(source, artifact, old))
         state.locks_changed()
         new = state.source_lock(source)
@@ -159,7 +159,7 @@ def _readable(state: State, source: SourceBuild) -> sources.SourceLock | None:
         return None
 
 
-def _pinned(state: State, source: SourceBuild, old: sources.SourceLock | None) -> Artifact:
+def tarball(state: State, source: SourceBuild, old: sources.SourceLock | None) -> Artifact:
     """The tarball: by the sha256 that is declared, or by what is found at its first lock.
 
     A version keeps its sha256: one whose content has changed upstream is not taken silently.
@@ -196,14 +196,27 @@ def tools_part(source: SourceBuild, base: Base) -> str:
 
 
 def _lock_tools(state: State, source: SourceBuild, base: Base) -> str:
-    from lading.layers import apt_resolve
-
-    asked = state.tools_request(source, base)
-    assert asked is not None
     try:
         old = state.tools_lock(source, base)
     except LadingError:
         old = None
+    new = tools_resolved(state, source, base, old)
+    write_text(state.tools_file(source, base), new.text)
+    state.locks_changed()
+    if old is not None:
+        part = tools_part(source, base)
+        say(state.console, compare(apt_kind.pinned(old, part), apt_kind.pinned(new, part)))
+    return f"{counted(len(new.debs), 'Debian package')} on {base.name}"
+
+
+def tools_resolved(
+    state: State, source: SourceBuild, base: Base, old: apt.AptLock | None
+) -> apt.AptLock:
+    """The lock of what a source is built with on a base; packages of `old` are kept."""
+    from lading.layers import apt_resolve
+
+    asked = state.tools_request(source, base)
+    assert asked is not None
     found = apt_resolve.resolve(
         asked.sets,
         asked.base,
@@ -211,19 +224,13 @@ def _lock_tools(state: State, source: SourceBuild, base: Base) -> str:
         old=old.debs if old else (),
         what=f"sources.{source.name}.apt",
     )
-    new = apt.made(
+    return apt.made(
         found.sets,
         old,
         inputs=asked.digest,
         command=f"doit lock:source:{source.name}",
         what=f"what compiles {source.name} on {base.name}",
     )
-    write_text(state.tools_file(source, base), new.text)
-    state.locks_changed()
-    if old is not None:
-        part = tools_part(source, base)
-        say(state.console, compare(apt_kind.pinned(old, part), apt_kind.pinned(new, part)))
-    return f"{counted(len(new.debs), 'Debian package')} on {base.name}"
 
 
 # -- build ----------------------------------------------------------------------------------
