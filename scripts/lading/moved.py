@@ -6,6 +6,7 @@ Every kind of lock says what it pins as a list of `Pinned`; `compare` knows noth
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import date
 from typing import Literal
 
 from msgspec import Struct
@@ -63,6 +64,27 @@ class Change(Struct, frozen=True, kw_only=True):
         return "moved" if self.new else "removed"
 
 
+class Withdrawn(Struct, frozen=True, kw_only=True):
+    """A pinned version that its index has taken back: "yanked" (PEP 592), with its reason, or
+    "deleted"; and the versions near it that are there.
+    """
+
+    name: str
+    version: str
+    how: Literal["yanked", "deleted"]
+    reason: str = ""
+    near: tuple[str, ...] = ()
+
+    def said(self, locked: date) -> str:
+        """In a line. locked: the day of the lock; on it the version was still to be had."""
+        what = f"{self.name} {self.version}"
+        if self.how == "yanked":
+            what += f" was yanked ({self.reason or 'no reason is given'})"
+        else:
+            what += f" is no longer there (it was on {locked}, when it was locked)"
+        return f"{what}; near it: {', '.join(self.near)}" if self.near else what
+
+
 def compare(old: Iterable[Pinned], new: Iterable[Pinned]) -> tuple[Change, ...]:
     """What changed between what two locks pin, in the order of an image's layers, by name."""
     before = {(one.what, one.part, one.name): one for one in old}
@@ -98,8 +120,10 @@ def _told(was: Pinned, now: Pinned) -> tuple[str, str] | None:
 
 # -- in lines -------------------------------------------------------------------------------
 
-WIDTH = 30
-"""The widest column of names; a longer name stands out of it."""
+WIDTHS = (26, 38)
+"""The widest columns of names and of versions; what is longer stands out of its column. With the
+sizes, and indented, a line has 80 characters.
+"""
 TOGETHER = 4
 """From how many packages on that moved alike they share a line, as those of one source do."""
 
@@ -147,8 +171,8 @@ def rows(changes: Sequence[Change]) -> list[str]:
         (marks[some[0].how], _names(some), _versions(some[0]), sum(c.size or 0 for c in some))
         for some in _alike(changes)
     ]
-    width = min(WIDTH, max((len(names) for _, names, _, _ in told), default=0))
-    wide = min(36, max((len(versions) for _, _, versions, _ in told), default=0))
+    width = min(WIDTHS[0], max((len(names) for _, names, _, _ in told), default=0))
+    wide = min(WIDTHS[1], max((len(versions) for _, _, versions, _ in told), default=0))
     return [
         f"{mark} {names:<{width}} {versions:<{wide}}  {size(count) if count else '':>6}".rstrip()
         for mark, names, versions, count in told

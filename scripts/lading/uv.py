@@ -349,6 +349,63 @@ def locate(
     wanted = [version for version in wanted if not version.url]
     if not wanted:
         return direct
+    answer = _exactly(wanted, target, index_options, no_binary, environment, quiet=True)
+    return direct + _files(_asked(answer))
+
+
+_YANKED = re.compile(r'`([\w.-]+)==\S+` is yanked(?: \(reason: "(.*)"\))?', re.DOTALL)
+
+
+def yanked(
+    wanted: Sequence[Pin],
+    target: Target,
+    *,
+    index_options: Sequence[str] = (),
+    environment: Mapping[str, str],
+) -> Mapping[str, str]:
+    """Of these versions those that were yanked (PEP 592): by name, the reason, which may be empty.
+
+    Raises `NotResolved` when an index no longer has a version at all.
+    """
+    found: dict[str, str] = {}
+    wanted = [pin for pin in wanted if not pin.url]
+    built = [pin.name for pin in wanted if not pin.is_wheel]
+    if wanted:
+        finished = _exactly(wanted, target, index_options, built, environment, quiet=False)
+        _asked(finished)
+        for warning in finished.errors.split("warning: ")[1:]:
+            said = _YANKED.match(warning)
+            if said:
+                found[normalised(said[1])] = " ".join((said[2] or "").split())
+    return found
+
+
+def near(
+    name: str,
+    version: str,
+    target: Target,
+    *,
+    index_options: Sequence[str] = (),
+    environment: Mapping[str, str],
+) -> tuple[str, ...]:
+    """The version before and the one behind, of those that are there and not yanked."""
+    found: list[str] = []
+    for choice, sign in (("highest", "<"), ("lowest", ">")):
+        one = _one(f"{name}{sign}{version}", choice, target, index_options, environment)
+        found += [one] if one else []
+    return tuple(found)
+
+
+def _exactly(
+    wanted: Sequence[Version | Pin],
+    target: Target,
+    index_options: Sequence[str],
+    no_binary: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    quiet: bool,
+) -> process.Finished:
+    """uv asked for exactly these versions: a pylock.toml, and, if not quiet, what it warns of."""
     with tempfile.TemporaryDirectory(prefix="lading-uv-") as name:
         folder = Path(name)
         lines = [*index_options, *(version.requirement for version in wanted)]
@@ -359,12 +416,12 @@ def locate(
             for version in wanted
         )
         (folder / "uv.toml").write_text(f"dependency-metadata = [{known}]\n")
-        arguments = ["pip", "compile", "--quiet", "--no-header", "--no-deps"]
+        arguments = ["pip", "compile", "--no-header", "--no-deps"]
+        arguments += ["--quiet"] if quiet else []
         arguments += ["--format", "pylock.toml", "--config-file", "uv.toml", *target.arguments()]
         for package in no_binary:
             arguments += ["--no-binary", package]
-        answer = _asked(here([*arguments, "pins.txt"], folder, environment))
-    return direct + _files(answer)
+        return here([*arguments, "pins.txt"], folder, environment)
 
 
 def _direct(version: Version | Pin) -> File:
@@ -506,18 +563,25 @@ def with_wheels(
     name: str, target: Target, environment: Mapping[str, str]
 ) -> tuple[str, str] | None:
     """The oldest and the newest version of a package that has a wheel for the target."""
-    ends: list[str] = []
-    for choice in ("lowest", "highest"):
-        with tempfile.TemporaryDirectory(prefix="lading-uv-") as folder:
-            (Path(folder) / "one.in").write_text(name + "\n")
-            arguments = ["pip", "compile", "--quiet", "--no-header", "--no-annotate", "--no-config"]
-            arguments += ["--no-deps", "--no-build", "--resolution", choice, *target.arguments()]
-            finished = here([*arguments, "one.in"], Path(folder), environment)
-        versions = _versions(finished.output)
-        if finished.code or not versions:
-            return None
-        ends.append(versions[0].version)
-    return ends[0], ends[1]
+    ends = [_one(name, choice, target, (), environment) for choice in ("lowest", "highest")]
+    return (ends[0], ends[1]) if all(ends) else None
+
+
+def _one(
+    requirement: str,
+    choice: str,
+    target: Target,
+    index_options: Sequence[str],
+    environment: Mapping[str, str],
+) -> str:
+    """The lowest or highest version with a wheel that answers a requirement; empty without one."""
+    with tempfile.TemporaryDirectory(prefix="lading-uv-") as folder:
+        (Path(folder) / "one.in").write_text("\n".join([*index_options, requirement]) + "\n")
+        arguments = ["pip", "compile", "--quiet", "--no-header", "--no-annotate", "--no-config"]
+        arguments += ["--no-deps", "--no-build", "--resolution", choice, *target.arguments()]
+        finished = here([*arguments, "one.in"], Path(folder), environment)
+    versions = _versions(finished.output)
+    return "" if finished.code or not versions else versions[0].version
 
 
 def extract_binary(wheel: Path, out: Path) -> None:

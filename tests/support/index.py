@@ -14,7 +14,7 @@ import os
 import tarfile
 import zipfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -38,6 +38,7 @@ class Upload:
     data: bytes
     at: str
     requires_python: str = ""
+    yanked: str | bool = False
 
     @property
     def sha256(self) -> str:
@@ -116,6 +117,10 @@ class Index(Listening):
         """Forgets a file."""
         del self.uploads[name]
 
+    def yank(self, name: str, reason: str = "") -> None:
+        """Marks a file as one that should not be taken (PEP 592)."""
+        self.uploads[name] = replace(self.uploads[name], yanked=reason or True)
+
     def page(self, project: str) -> bytes | None:
         """The index's page of a project, in HTML or JSON."""
         uploads = [upload for upload in self.uploads.values() if upload.project == project]
@@ -143,6 +148,8 @@ class Index(Listening):
             }
             if self.sizes:
                 file["size"] = len(upload.data)
+            if upload.yanked:
+                file["yanked"] = upload.yanked
             if upload.requires_python:
                 file["requires-python"] = upload.requires_python
             files.append(file)

@@ -27,7 +27,7 @@ from lading.facts import Facts
 from lading.files import sha256_of
 from lading.layers import conda, conda_image, conda_own, conda_resolve, conda_store
 from lading.layers.conda import CondaLock, Request
-from lading.layers.conda_kind import CONDA, comparison, constraints, pinned, pip_requirements
+from lading.layers.conda_kind import CONDA, comparison, constraints, pip_requirements
 from lading.layers.conda_section import CondaSection
 from lading.layers.kind import InBase, Tools
 from lading.moved import compare
@@ -181,14 +181,14 @@ def test_pins_are_kept_and_the_date_moves_with_them_only(
     same = conda_resolve.lock(asked("tool"), old, tools)
     assert versions(same) == {"tool": "2.0", "libfoo": "1.2"}
     assert same.header.date == date(2026, 1, 1)
-    assert compare(pinned(old), pinned(same)) == ()
+    assert compare(CONDA.pinned(old), CONDA.pinned(same)) == ()
 
     # Another question, the same answer: the inputs' digest moves, the date does not.
     other = conda_resolve.lock(asked("tool", "libfoo<1.3"), old, tools)
     assert other.header.inputs != same.header.inputs
 
     new = conda_resolve.lock(asked("tool", "libfoo>=1.3"), old, tools)
-    (change,) = compare(pinned(old), pinned(new))
+    (change,) = compare(CONDA.pinned(old), CONDA.pinned(new))
     assert (change.name, change.old, change.new) == ("libfoo", "1.2", "1.3")
     assert new.header.date == locks.today()
     # Asked for anew, without the old lock.

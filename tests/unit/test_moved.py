@@ -104,6 +104,6 @@ def test_an_image_base_says_what_its_image_was_found_to_have() -> None:
     before, after = lock("1", "3.13.5"), lock("2", "3.13.6")
     told = compare(bases.contents(base, before), bases.contents(base, after))
     assert [(c.part, c.name, c.old, c.new) for c in told] == [
-        ("slim", "reg.example/python:3.13", "sha256:111111111111", "sha256:222222222222"),
+        ("slim", "python:3.13", "sha256:111111111111", "sha256:222222222222"),
         ("slim", "with Python", "3.13.5", "3.13.6"),
     ]

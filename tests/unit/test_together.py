@@ -13,6 +13,7 @@ import pytest
 
 from lading import together
 from lading.errors import EnvironmentProblem
+from lading.files import write_text
 
 OLD = {"locks/a/one.txt": "1", "locks/a/two.txt": "2", "locks/a/gone.txt": "3"}
 NEW = {"locks/a/one.txt": "10", "locks/a/two.txt": "20", "locks/b/new.txt": "40"}
@@ -107,15 +108,15 @@ def test_where_one_can_t_be_written_nothing_has_changed(
 ) -> None:
     (root / "locks/b").write_text("a file, where a folder is to be")
     before = there(root)
-    write, calls = together.write_text, []
+    calls: list[Path] = []
 
     def full(path: Path, text: str) -> None:
         calls.append(path)
         if len(calls) == 2:
             raise EnvironmentProblem("no room left on the disk")
-        write(path, text)
+        write_text(path, text)
 
-    monkeypatch.setattr(together, "write_text", full)
+    monkeypatch.setattr("lading.together.write_text", full)
     with pytest.raises(EnvironmentProblem):
         together.write(root, NEW, GONE)
     assert there(root) == before

@@ -154,7 +154,7 @@ def test_only_what_is_named_moves_and_what_it_forces(
         ("numpyy", "no lock of one has a package numpyy"),
         ("aa", "-> did you mean a?"),
         ("a==2.0", "name it without a version"),
-        ("docker.io/library/python:3.13-slim", "is part of the base slim, which moves as a whole"),
+        ("python:3.13-slim", "is part of the base slim, which moves as a whole"),
     ],
 )
 def test_a_package_that_no_lock_has(

@@ -426,9 +426,24 @@ def test_what_the_index_no_longer_has_is_locked_again_loudly(
     index.drop("a-1.0-py3-none-any.whl")
     index.wheel("a", "1.1")
     assert trial.doit("frozen=1", "lock") == 1
-    assert "no longer to be had: a-1.0-py3-none-any.whl" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "no longer to be had: a-1.0-py3-none-any.whl" in said
+    gone = "a 1.0 is no longer there (it was on 2026-11-01, when it was locked); near it: 1.1\n"
+    assert gone in said
     assert trial.doit("lock") == 0
     assert "a 1.0 → 1.1" in capsys.readouterr().out
+
+
+def test_a_pin_that_was_yanked_is_kept_and_said(trial: Trial, index: Index, capsys: Said) -> None:
+    index.wheel("a", "1.1")
+    index.wheel("b", "1")
+    index.yank("a-1.0-py3-none-any.whl", "wrong results")
+    (trial.root / "recipes/one.in").write_text("a\nb\n")
+    assert trial.doit("lock") == 0
+    said = capsys.readouterr().out
+    assert "  a 1.0 was yanked (wrong results); near it: 1.1: `doit upgrade:one` takes" in said
+    assert "+ b 1 " in said
+    assert "a 1.0 →" not in said
 
 
 def test_an_index_that_is_down_does_not_make_a_lock_stale(trial: Trial, index: Index) -> None:

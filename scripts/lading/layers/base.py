@@ -71,8 +71,10 @@ def contents(base: Base, lock: BaseLock) -> tuple[Pinned, ...]:
         )
     facts = {"Python": lock.facts.python_version, "glibc": lock.facts.glibc, "OS": lock.facts.os}
     facts["conda"] = lock.facts.conda_version
+    # Without its registry: a line is short.
+    name = f"{base.image}".rpartition("/")[2]
     return (
-        Pinned(what="base", part=base.name, name=f"{base.image}", forms=(lock.digest[:19],)),
+        Pinned(what="base", part=base.name, name=name, forms=(lock.digest[:19],)),
         *(
             Pinned(what="base", part=base.name, name=f"with {name}", forms=(value,))
             for name, value in facts.items()

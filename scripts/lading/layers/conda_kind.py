@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from msgspec.structs import replace
 
 from lading.conda.activation import Variable
+from lading.conda.explicit import Package
 from lading.console import counted, size
 from lading.errors import DeclarationError
 from lading.facts import Facts
 from lading.layers import conda, conda_image
 from lading.layers.conda import CondaLock, Request
+from lading.layers.conda_section import LOCKERS
 from lading.layers.kind import Kind, Moves, Subject, Tools
 from lading.layers.pip import Below
 from lading.moved import Pinned
@@ -62,6 +64,22 @@ class Conda(Kind[Request, CondaLock]):
     def write(self, folder: Path, lock: CondaLock) -> None:
         conda.write(folder, lock)
 
+    def outlook(self, request: Request, old: CondaLock | None, tools: Tools) -> Sequence[Pinned]:
+        """Not what packages bring along, for which they would have to be fetched: the variables
+        are taken to be the same.
+        """
+        if request.section.locker != LOCKERS[0]:
+            return super().outlook(request, old, tools)
+        from lading.conda import explicit
+        from lading.conda.channels import Channels
+        from lading.layers import conda_resolve
+
+        channels = Channels(environ=tools.environ, named=request.urls)
+        body = conda_resolve.solved(request, old, channels, tools)
+        packages = explicit.locked(body, "conda.lock")
+        variables = old.variables if old is not None else ()
+        return tuple(pinned(packages, variables, request.environment))
+
     def sources(
         self, request: Request, lock: CondaLock, lacking: Sequence[Artifact], tools: Tools
     ) -> Mapping[str, Sequence[Source]]:
@@ -87,7 +105,7 @@ class Conda(Kind[Request, CondaLock]):
         return conda_image.contribute(request, lock)
 
     def pinned(self, lock: CondaLock) -> Sequence[Pinned]:
-        return tuple(pinned(lock))
+        return tuple(pinned(lock.packages, lock.variables))
 
     def summary(self, request: Request, lock: CondaLock) -> str:
         total = sum(package.size or 0 for package in lock.packages)
@@ -101,11 +119,13 @@ class Conda(Kind[Request, CondaLock]):
         )
 
 
-def pinned(lock: CondaLock, part: str = "") -> Iterator[Pinned]:
+def pinned(
+    packages: Iterable[Package], variables: Iterable[Variable], part: str = ""
+) -> Iterator[Pinned]:
     """What a conda lock pins, and the variables that follow from it; `part` is the environment, of
     several.
     """
-    for package in lock.packages:
+    for package in packages:
         yield Pinned(
             what="conda",
             part=part,
@@ -114,7 +134,7 @@ def pinned(lock: CondaLock, part: str = "") -> Iterator[Pinned]:
             sha256=package.sha256,
             size=package.size,
         )
-    for variable in lock.variables:
+    for variable in variables:
         name = f"${variable.name}"
         yield Pinned(what="conda", part=part, name=name, forms=(f'"{variable.value}"',))
 

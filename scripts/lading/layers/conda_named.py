@@ -83,7 +83,7 @@ class Named(Conda):
         return conda_image.beside(lock, f"conda/{self.environment}")
 
     def pinned(self, lock: CondaLock) -> Sequence[Pinned]:
-        return tuple(pinned(lock, self.environment))
+        return tuple(pinned(lock.packages, lock.variables, self.environment))
 
     def summary(self, request: Request, lock: CondaLock) -> str:
         return f"{super().summary(request, lock)} in {lock.prefix}"

@@ -16,7 +16,7 @@ from msgspec import Struct, field
 from lading.facts import Facts
 from lading.layers.base import BaseLock
 from lading.locks import Header
-from lading.moved import Pinned
+from lading.moved import Pinned, Withdrawn
 from lading.parts import Start
 from lading.project import Image, Project
 from lading.steps import Contribution
@@ -143,6 +143,14 @@ class Kind(ABC, Generic[R, L]):
     @abstractmethod
     def pinned(self, lock: L) -> Sequence[Pinned]:
         """What the lock pins, to be compared with another lock of this kind."""
+
+    def outlook(self, request: R, old: L | None, tools: Tools) -> Sequence[Pinned]:
+        """What a lock made today would pin. Nothing is fetched that can be done without."""
+        return self.pinned(self.lock(request, old, tools))
+
+    def withdrawn(self, request: R, lock: L, tools: Tools) -> Sequence[Withdrawn]:
+        """The pins that were taken back where they come from, as far as that can be asked."""
+        return ()
 
     @abstractmethod
     def summary(self, request: R, lock: L) -> str:

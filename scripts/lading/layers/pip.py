@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
@@ -21,6 +21,7 @@ from lading.facts import Facts
 from lading.files import digest_of, write_text
 from lading.layers.pip_section import PipSection
 from lading.locks import Header
+from lading.moved import Withdrawn
 from lading.requirements import Pin, Sources
 from lading.store import Artifact, Source, Store
 
@@ -587,3 +588,38 @@ def _located(
         return tuple(
             file for pin in batch for file in _located(asked, [pin], target, is_wheel, environment)
         )
+
+
+# -- what was taken back --------------------------------------------------------------------
+
+
+def withdrawn(
+    asked: Request, pins: Sequence[Pin], environment: Mapping[str, str]
+) -> tuple[Withdrawn, ...]:
+    """The pins that were yanked, or that the index has no more, with what is near. Raises
+    `EnvironmentProblem` where it can't be asked.
+    """
+    target = uv.Target.of(asked.facts, asked.platform, None)
+    options = asked.sources.index_options()
+
+    def of(pin: Pin, how: Literal["yanked", "deleted"], reason: str = "") -> Withdrawn:
+        near = uv.near(
+            pin.name, pin.version, target, index_options=options, environment=environment
+        )
+        return Withdrawn(name=pin.name, version=pin.version, how=how, reason=reason, near=near)
+
+    def asked_for(some: Sequence[Pin]) -> Iterator[Withdrawn]:
+        try:
+            yanked = uv.yanked(some, target, index_options=options, environment=environment)
+        except uv.NotResolved:
+            if len(some) == 1:
+                yield of(some[0], "deleted")
+                return
+            # One of them is gone: halves are asked for, to learn which.
+            half = len(some) // 2
+            yield from asked_for(some[:half])
+            yield from asked_for(some[half:])
+        else:
+            yield from (of(pin, "yanked", yanked[pin.name]) for pin in some if pin.name in yanked)
+
+    return tuple(asked_for(pins))

@@ -14,7 +14,7 @@ from lading.layers import pip, pip_image
 from lading.layers.kind import Kind, Moves, Subject, Tools
 from lading.layers.pip import Below, PipLock, Request
 from lading.layers.pip_section import PipSection
-from lading.moved import Pinned
+from lading.moved import Pinned, Withdrawn
 from lading.parts import Start
 from lading.project import Image, Project
 from lading.requirements import Pin, normalised
@@ -97,6 +97,9 @@ class Pip(Kind[Request, PipLock]):
         for name, pins in sorted(lock.build.items()):
             found += pinned(pins, f"to build {name}")
         return found
+
+    def withdrawn(self, request: Request, lock: PipLock, tools: Tools) -> Sequence[Withdrawn]:
+        return pip.withdrawn(request, lock.pins, net.uv_environment(tools.environ))
 
     def summary(self, request: Request, lock: PipLock) -> str:
         total = sum(pin.artifact.size or 0 for pin in lock.pins)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Literal
 
 from lading import moved, store
 from lading.errors import LadingError
@@ -101,7 +103,8 @@ def make(state: State, image: Image) -> str:
     if state.frozen:
         raise LadingError(
             f"{folder.relative_to(state.project.root)} is not current",
-            why=f"{reason(state, image)}; with CI or frozen=1 set, locks are not changed",
+            why=f"{reason(state, image)}; with CI or frozen=1 set, locks are not changed"
+            + "".join(f"\n{line}" for line in _deleted(state, image)),
             do=f"run `doit lock:{image.name}` without them, and commit the lock",
         )
     said: list[str] = []
@@ -111,6 +114,25 @@ def make(state: State, image: Image) -> str:
             lock = _lock(state, image, kind)
         said.append(kind.summary(state.request(image, kind), lock))
     return f"{', '.join(said)}, on {base.name}"
+
+
+def _deleted(state: State, image: Image) -> Iterator[str]:
+    """Of locks that name what is no longer to be had, which packages that are."""
+    for kind in kinds.of(image, state.project):
+        lock = state.layer_lock(image, kind)
+        if lock is not None and missing_upstream(state, image, kind):
+            yield from _taken_back(state, image, kind, lock, "deleted")
+
+
+def _taken_back(
+    state: State, image: Image, kind: AnyKind, lock: Lock, how: Literal["yanked", "deleted"]
+) -> Iterator[str]:
+    """Pins that were yanked or deleted, a line each; nothing where that can't be asked."""
+    tools = in_base.tools(state, state.base_of(image))
+    with suppress(LadingError):
+        for one in kind.withdrawn(state.request(image, kind), lock, tools):
+            if one.how == how:
+                yield one.said(lock.header.date)
 
 
 def _current_lock(state: State, image: Image, kind: AnyKind) -> Lock | None:
@@ -128,9 +150,13 @@ def _lock(state: State, image: Image, kind: AnyKind) -> Lock:
     except LadingError:
         state.console.note(f"  {image.name}: its lock can't be read; it is made anew")
         old = None
-    new: Lock = kind.lock(
-        state.request(image, kind), old, in_base.tools(state, state.base_of(image))
-    )
+    asked = state.request(image, kind)
+    if old is not None and old.header.inputs == asked.digest:
+        for line in _taken_back(state, image, kind, old, "deleted"):
+            state.console.note(f"  {line}")
+    new: Lock = kind.lock(asked, old, in_base.tools(state, state.base_of(image)))
+    for line in _taken_back(state, image, kind, new, "yanked"):
+        state.console.note(f"  {line}: `doit upgrade:{image.name}` takes another, if one fits")
     kind.write(folder, new)
     state.locks_changed()
     if old is not None:

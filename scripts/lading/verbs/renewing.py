@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from lading.layers import apt_kind
 from lading.layers import base as bases
@@ -134,6 +135,35 @@ def layer(state: State, image: Image, kind: AnyKind) -> Renewed:
         gone=tuple(f"{folder}{name}" for name in sorted(gone)),
         first=old is None,
     )
+
+
+# -- only looked at -------------------------------------------------------------------------
+
+
+def base_outlook(state: State, one: Base) -> tuple[Change, ...]:
+    """What moves in a base. One from a registry is not pulled for it: that its digest is another
+    one is all that is known, and what stands on it is asked upon the one that is locked.
+    """
+    if one.image is None:
+        return base(state, one).changes
+    from lading import registry
+
+    old = state.base_lock(one)
+    digest = registry.resolve(one.image, state.project.platform, environ=state.environ).digest
+    if old is None or digest == old.digest:
+        return ()
+    new = replace(old, digest=digest)
+    return compare(bases.contents(one, old), bases.contents(one, new))
+
+
+def layer_outlook(state: State, image: Image, kind: AnyKind) -> tuple[Change, ...]:
+    """What moves in one layer, upon those before it as they are locked."""
+    old: Lock | None = state.layer_lock(image, kind)
+    if old is None:
+        return ()
+    tools = replace(in_base.tools(state, state.base_of(image)), note=lambda _: None)
+    kept = kind.loosened(old, moves(state))
+    return compare(kind.pinned(old), kind.outlook(state.request(image, kind), kept, tools))
 
 
 def _touched(state: State, pinned: Sequence[Pinned], stale: bool) -> bool:
