@@ -455,6 +455,16 @@ def test_what_moved_between_two_locks() -> None:
     }
 
 
+def test_a_package_that_is_to_move_is_not_asked_to_stay() -> None:
+    old = made({"run": (GOMP, MAKE), "build": (GOMP, LIBC, MAKE)})
+    kept = APT.loosened(old, lambda name: name == "make")
+    assert kept.debs == (LIBC, GOMP)
+    assert kept.text == old.text, "what its date stands for"
+    assert "Package: make\n" in apt_resolve.preferences(old.debs)
+    assert "Package: make\n" not in apt_resolve.preferences(kept.debs)
+    assert APT.loosened(old, lambda name: True).debs == ()
+
+
 def test_the_summary() -> None:
     asked = request(AptSection(run=("libgomp1",)))
     assert APT.summary(asked, made({"run": (GOMP,)})) == "1 Debian package, 1.2 kB"

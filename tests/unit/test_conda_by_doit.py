@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version as version_of
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from lading import registry
 from lading.store import Store
 from tests.support.channels import Channel, link, only_loopback
 from tests.support.index import Index
@@ -88,6 +90,48 @@ def test_it_is_locked_and_fetched(trial: Trial, run: Run) -> None:
 
 
 # -- what is locked, and stays so -------------------------------------------------------------
+
+
+def test_pins_move_when_they_are_told_to(
+    trial: Trial, run: Run, channel: Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = "{channels: lab, packages: tool, environments: {side: {packages: libfoo}}}"
+    assert run("lock:one", conda=both)[0] == 0
+    channel.package("libfoo", "1.3")
+    channel.package("tool", "2.1", depends=["libfoo >=1.1"])
+    base = trial.state().base_lock(trial.state().project.bases["slim"])
+    assert base is not None
+
+    def same(image: str, platform: str, environ: object) -> SimpleNamespace:
+        return SimpleNamespace(digest=base.digest)
+
+    monkeypatch.setattr(registry, "resolve", same)
+    before = {path: path.read_bytes() for path in locked(trial).rglob("*") if path.is_file()}
+    packages = len(list((trial.state().store.root).rglob("*")))
+    code, said = run("outdated", "one")
+    assert code == 1, said
+    assert "  conda packages: 2 moved" in said
+    assert "      libfoo 1.2 → 1.3 " in said
+    assert "      tool   2.0 → 2.1 " in said
+    assert "  conda packages, side: 1 moved" in said
+    assert {path: path.read_bytes() for path in before} == before
+    assert len(list((trial.state().store.root).rglob("*"))) == packages, "no package is fetched"
+
+    code, said = run("upgrade:one", "package=tool")
+    assert code == 0, said
+    assert "tool 2.0 → 2.1" in said
+    assert "libfoo" not in said
+    changed = {path.parent for path in before if path.read_bytes() != before[path]}
+    assert changed == {locked(trial)}, "not the other environment"
+    code, said = run("upgrade:one", "package=libfoo")
+    assert code == 0, said
+    assert said.count("libfoo 1.2 → 1.3") == 2, "in both environments"
+    assert run("frozen=1", "lock:one")[0] == 0
+    channel.stop()
+    code, said = run("outdated", "one")
+    assert code == 2, said
+    assert "! conda can't be asked: images.one.conda: a channel can't be read" in said
+    assert "! conda:side can't be asked" in said
 
 
 def test_pins_stay_and_a_day_counts(trial: Trial, run: Run, channel: Channel) -> None:

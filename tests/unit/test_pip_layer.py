@@ -20,7 +20,9 @@ from lading.facts import Facts
 from lading.files import sha256_of
 from lading.layers import pip, pip_image, sdist
 from lading.layers.pip import PipLock, Request
+from lading.layers.pip_kind import PIP
 from lading.layers.pip_section import PipSection
+from lading.moved import compare
 from lading.parts import Start
 from lading.process import Finished
 from lading.requirements import Pin, render
@@ -388,6 +390,31 @@ def test_build_requirements_of_an_sdist_are_locked(
     assert "--no-build" not in base.arguments
     pip.write(tmp_path / "locks", found)
     assert pip.read(tmp_path / "locks") == found
+
+
+def test_build_requirements_are_kept_like_all_pins_and_move_when_they_are_to(
+    index: Index, store: Store, tmp_path: Path
+) -> None:
+    index.sdist("s", "1.0", {"pyproject.toml": '[build-system]\nrequires=["b", "c"]\n'})
+    index.wheel("b", "1.0")
+    index.wheel("c", "1.0")
+    asked = request(tmp_path, {"r.in": "s\n"})
+    old = lock(asked, store, in_base=Base("s==1.0\n"))
+    index.wheel("b", "2.0")
+    index.wheel("c", "2.0")
+
+    def built(lock: PipLock) -> dict[str, str]:
+        return {pin.name: pin.version for pin in lock.build["s"]}
+
+    assert built(lock(asked, store, old=old, in_base=Base("s==1.0\n"))) == {"b": "1.0", "c": "1.0"}
+    some = PIP.loosened(old, lambda name: name == "b")
+    assert built(lock(asked, store, old=some, in_base=Base("s==1.0\n"))) == {"b": "2.0", "c": "1.0"}
+    every = PIP.loosened(old, lambda name: True)
+    assert (every.pins, every.installer_moves) == ((), True)
+    moved = lock(asked, store, old=every, in_base=Base("s==1.0\n"))
+    assert built(moved) == {"b": "2.0", "c": "2.0"}
+    told = {(c.part, c.name, c.new) for c in compare(PIP.pinned(old), PIP.pinned(moved))}
+    assert told == {("to build s", "b", "2.0"), ("to build s", "c", "2.0")}
 
 
 def test_build_requirements_are_as_of_the_day_too(
