@@ -120,9 +120,9 @@ def _told(was: Pinned, now: Pinned) -> tuple[str, str] | None:
 
 # -- in lines -------------------------------------------------------------------------------
 
-WIDTHS = (26, 38)
-"""The widest columns of names and of versions; what is longer stands out of its column. With the
-sizes, and indented, a line has 80 characters.
+NAMES, BOTH = 34, 65
+"""The widest column of names, and that with the one of versions: with sizes, and indented, a line
+has 80 characters. What is longer stands out of its column.
 """
 TOGETHER = 4
 """From how many packages on that moved alike they share a line, as those of one source do."""
@@ -171,8 +171,8 @@ def rows(changes: Sequence[Change]) -> list[str]:
         (marks[some[0].how], _names(some), _versions(some[0]), sum(c.size or 0 for c in some))
         for some in _alike(changes)
     ]
-    width = min(WIDTHS[0], max((len(names) for _, names, _, _ in told), default=0))
-    wide = min(WIDTHS[1], max((len(versions) for _, _, versions, _ in told), default=0))
+    width = min(NAMES, max((len(names) for _, names, _, _ in told), default=0))
+    wide = min(BOTH - width, max((len(versions) for _, _, versions, _ in told), default=0))
     return [
         f"{mark} {names:<{width}} {versions:<{wide}}  {size(count) if count else '':>6}".rstrip()
         for mark, names, versions, count in told

@@ -224,7 +224,9 @@ def test_where_a_part_fails_nothing_has_changed(
     index.statuses.clear()
     index.wheel("a", "2.0")
     index.statuses["a"] = 503
+    capsys.readouterr()
     assert trial.doit("-c", "upgrade:one", "upgrade:two") == 2
+    assert capsys.readouterr().out.count("base slim: 1 moved") == 1, "it is two that moved it"
     after = files(trial)
     changed = {path for path in after if after[path] != before.get(path)}
     assert changed == {"locks/bases/slim/linux-amd64/base.yaml"}, "two has moved its base"
