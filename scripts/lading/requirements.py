@@ -337,7 +337,8 @@ PINNED = re.compile(
 def parse(text: str, path: str) -> tuple[Pin, ...]:
     """The pins of a file that `render` wrote (behind any header of comments).
 
-    Raises `LadingError` for anything else: a lock edited by hand is made again, not guessed at.
+    Raises `LadingError` for anything else, also for a version that is not the file's: a lock that
+    was edited is made again, from the versions in it.
     """
     pins: list[Pin] = []
     at = 0
@@ -349,7 +350,14 @@ def parse(text: str, path: str) -> tuple[Pin, ...]:
             line = text.count("\n", 0, at) + 1
             raise LadingError(
                 f"{path}:{line}: not a line of a lock",
-                do="undo the edit, or delete the file and lock again",
+                do="undo the edit, or lock again: versions in it that fit are kept",
+            )
+        if found["version"] and not _is_of(found["version"], found["file"]):
+            line = text.count("\n", 0, at) + 1
+            raise LadingError(
+                f"{path}:{line}: {found['name']} {found['version']} is not what its file is of",
+                why=found["file"],
+                do="undo the edit, or lock again: versions in it that fit are kept",
             )
         via = tuple(found["via"].split(", ")) if found["via"] else ()
         pins.append(
@@ -365,3 +373,18 @@ def parse(text: str, path: str) -> tuple[Pin, ...]:
         )
         at = found.end()
     return tuple(pins)
+
+
+def _is_of(version: str, file: str) -> bool:
+    """Whether a file can be of this version, by its name."""
+    if f"-{version}-" in file or f"-{version}." in file:
+        return True
+    # An older file can have its version in another spelling: 2020.01.02 for 2020.1.2.
+    from packaging import utils
+    from packaging.version import InvalidVersion, Version
+
+    parse = utils.parse_wheel_filename if file.endswith(".whl") else utils.parse_sdist_filename
+    try:
+        return parse(file)[1] == Version(version)
+    except (utils.InvalidWheelFilename, utils.InvalidSdistFilename, InvalidVersion):
+        return True  # an archive by any name

@@ -355,7 +355,8 @@ def test_a_damaged_lock_is_named_with_its_line_when_frozen(made: Trial, capsys: 
     path.write_text(path.read_text() + "=======\n")
     assert made.doit("frozen=1") == 1
     said = capsys.readouterr().out
-    assert f"{path}:11: not a line of a lock" in said
+    assert f"{path.relative_to(made.root)}:11: not a line of a lock" in said
+    assert "run `doit lock:one` without them" in said
 
 
 def test_a_base_lock_that_is_stale_or_missing(made: Trial, capsys: Said) -> None:

@@ -112,6 +112,16 @@ class Kind(ABC, Generic[R, L]):
     def read(self, folder: Path) -> L | None:
         """The lock in this folder; None if there is none. Raises `LadingError` if damaged."""
 
+    def adopted(self, folder: Path) -> L | None:
+        """What can be kept of a lock that `read` refuses; None if nothing."""
+        return None
+
+    def completed(self, old: L, new: L) -> L:
+        """A lock that was adopted, to compare with the one made from it: what it can't say of
+        itself, it has from there.
+        """
+        return old
+
     @abstractmethod
     def lock(self, request: R, old: L | None, tools: Tools) -> L:
         """Resolves a request; pins of `old` are kept where they still fit."""

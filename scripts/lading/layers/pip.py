@@ -29,10 +29,16 @@ if TYPE_CHECKING:
     from lading.layers.kind import Tools
 
 
+UNKNOWN = Artifact(name="unknown", sha256="0" * 64)
+"""The file of a pin of which no more than the version is known (see pip_adopted)."""
+
+
 class PipLock(Struct, frozen=True, kw_only=True):
     """A pip lock as read: what is installed, with what, and what builds what has no wheel.
 
     installer_moves: whether a lock that is made anew takes today's installer.
+    hashes: of one that something else has written into (see pip_adopted), which has no texts: the
+    sha256 of the files that each package may be.
     """
 
     header: Header
@@ -41,6 +47,7 @@ class PipLock(Struct, frozen=True, kw_only=True):
     build: Mapping[str, tuple[Pin, ...]]
     texts: Mapping[str, str]
     installer_moves: bool = False
+    hashes: Mapping[str, frozenset[str]] = {}
 
     @property
     def all_pins(self) -> tuple[Pin, ...]:
@@ -234,7 +241,13 @@ def lock(
         versions = _versions(asked, old, environment, in_base, note)
         _refuse_twice(asked, versions)
         pins = _pinned(
-            asked, versions, asked.section.no_binary, environment, demanded=asked.sources.hashes()
+            asked,
+            versions,
+            asked.section.no_binary,
+            environment,
+            demanded=asked.sources.hashes(),
+            listed=_listed(old, versions),
+            note=note,
         )
         tool = asked_for_tool.result()
     build = {
@@ -253,7 +266,7 @@ def lock(
     }
     command = f"doit lock:{asked.image}"
     before = None
-    if old is not None:
+    if old is not None and old.texts:
         before = (old.header, "".join(locks.split(t, "")[1] for _, t in sorted(old.texts.items())))
     header = locks.renewed(
         before, asked.digest, "".join(f"\n{body}" for _, body in sorted(bodies.items())), command
@@ -382,10 +395,13 @@ def _pinned(
     environment: Mapping[str, str],
     *,
     demanded: Mapping[str, frozenset[str]],
+    listed: Mapping[str, frozenset[str]] | None = None,
+    note: Callable[[str], None] = lambda _: None,
 ) -> tuple[Pin, ...]:
     """Each version's one file for the target, with its hash and size.
 
-    `demanded` are the sha256 of files that may be taken, by package, where the user names some.
+    `demanded` are the sha256 of files that may be taken, by package, where the user names some;
+    `listed` those that stood in a lock of somebody else's, and may be of another version.
     """
     files = uv.locate(
         versions,
@@ -401,6 +417,11 @@ def _pinned(
         if allowed:
             # One without a hash yet is measured below, and refused there.
             fitting = [file for file in fitting if file.sha256 in ("", *allowed)]
+        known = (listed or {}).get(version.name, frozenset())
+        if any(file.sha256 in known for file in fitting):
+            fitting = [file for file in fitting if file.sha256 in known]
+        elif known:
+            note(f"  {version.requirement}: the hashes beside it were of no file of this version")
         file = uv.best(fitting, asked.target)
         artifact = _artifact(file) if file is not None else None
         if file is None or artifact is None or (allowed and artifact.sha256 not in allowed):
@@ -420,6 +441,17 @@ def _pinned(
             )
         )
     return tuple(pins)
+
+
+def _listed(old: PipLock | None, versions: Iterable[uv.Version]) -> dict[str, frozenset[str]]:
+    """The hashes that stood beside the versions which are kept, in a lock of somebody else's."""
+    kept = {pin.name: pin.version for pin in old.pins} if old is not None else {}
+    hashes = old.hashes if old is not None else {}
+    return {
+        one.name: hashes[one.name]
+        for one in versions
+        if hashes.get(one.name) and kept.get(one.name) == one.version
+    }
 
 
 def _artifact(file: uv.File) -> Artifact:
@@ -442,7 +474,9 @@ def _tool(asked: Request, old: PipLock | None, store: Store, environment: Mappin
         old is not None
         and not old.installer_moves
         and (
-            store.has(old.installer.artifact) or bool(sources(asked, [old.installer], environment))
+            old.installer.artifact == UNKNOWN
+            or store.has(old.installer.artifact)
+            or bool(sources(asked, [old.installer], environment))
         )
     )
     return installer(asked, old if kept else None, environment)
@@ -452,10 +486,11 @@ def installer(asked: Request, old: PipLock | None, environment: Mapping[str, str
     """uv for the image's platform: the one that is locked already, else the one lading runs."""
     from importlib.metadata import version as version_of
 
-    if old is not None:
+    if old is not None and old.installer.artifact != UNKNOWN:
         return old.installer
     target = uv.Target.of(asked.facts, asked.platform, None)
-    wanted = uv.Version(name="uv", version=version_of("uv"))
+    said = old.installer.version if old is not None else ""
+    wanted = uv.Version(name="uv", version=said or version_of("uv"))
     file = uv.best(uv.locate([wanted], target, environment=environment), target)
     if file is None:
         raise LadingError(f"uv {wanted.version} has no wheel for {target}")

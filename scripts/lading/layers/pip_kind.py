@@ -31,7 +31,7 @@ class Pip(Kind[Request, PipLock]):
     changed = "the requirements, the base's Python or the options have changed"
 
     def wanted(self, image: Image, project: Project) -> bool:
-        return image.pip is not None or bool(_of_environment(image, project))
+        return image.pip is not None or bool(of_environment(image, project))
 
     def request(self, subject: Subject) -> Request:
         image = subject.image
@@ -43,11 +43,22 @@ class Pip(Kind[Request, PipLock]):
             subject.project.platform,
             image.as_of,
             below=_below(subject),
-            given=_of_environment(image, subject.project),
+            given=of_environment(image, subject.project),
         )
 
     def read(self, folder: Path) -> PipLock | None:
         return pip.read(folder)
+
+    def adopted(self, folder: Path) -> PipLock | None:
+        """The versions in it, where Dependabot, Renovate or a person has written into it."""
+        from lading.layers import pip_adopted
+
+        return pip_adopted.read(folder)
+
+    def completed(self, old: PipLock, new: PipLock) -> PipLock:
+        from lading.layers import pip_adopted
+
+        return pip_adopted.completed(old, new)
 
     def lock(self, request: Request, old: PipLock | None, tools: Tools) -> PipLock:
         from lading.layers import pip_in_base
@@ -106,7 +117,7 @@ class Pip(Kind[Request, PipLock]):
         return f"{counted(len(lock.pins), 'package')}, {size(total)}"
 
 
-def _of_environment(image: Image, project: Project) -> dict[str, bytes]:
+def of_environment(image: Image, project: Project) -> dict[str, bytes]:
     """The `pip:` section of the image's environment.yaml, as a file of requirements."""
     if image.conda is None or not image.conda.file.endswith((".yaml", ".yml")):
         return {}

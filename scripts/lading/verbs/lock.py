@@ -33,13 +33,22 @@ def reason(state: State, image: Image) -> str:
 
 
 def _reason(state: State, image: Image, kind: AnyKind) -> str:
-    lock = state.layer_lock(image, kind)
+    try:
+        lock = state.layer_lock(image, kind)
+    except LadingError as error:
+        why = f" ({error.why})" if error.why else ""
+        return f"it is not as lading wrote it: {_at_home(state, error.what)}{why}"
     if lock is None:
         return "there is none yet"
     if lock.header.inputs != state.request(image, kind).digest:
         return kind.changed
     gone = missing_upstream(state, image, kind)
     return f"no longer to be had: {', '.join(gone)}" if gone else ""
+
+
+def _at_home(state: State, text: str) -> str:
+    """A message with its paths as they are in the project."""
+    return text.replace(f"{state.project.root}/", "")
 
 
 def missing_upstream(state: State, image: Image, kind: AnyKind) -> list[str]:
@@ -147,11 +156,16 @@ def _lock(state: State, image: Image, kind: AnyKind) -> Lock:
     old: Lock | None
     try:
         old = state.layer_lock(image, kind)
-    except LadingError:
-        state.console.note(f"  {image.name}: its lock can't be read; it is made anew")
-        old = None
+        adopted = False
+    except LadingError as error:
+        old, adopted = kind.adopted(folder), True
+        if old is None:
+            state.console.note(f"  {image.name}: its lock can't be read; it is made anew")
+        else:
+            where = _at_home(state, error.what)
+            state.console.note(f"  {where}; its versions are taken as pins")
     asked = state.request(image, kind)
-    if old is not None and old.header.inputs == asked.digest:
+    if old is not None and not adopted and old.header.inputs == asked.digest:
         for line in _taken_back(state, image, kind, old, "deleted"):
             state.console.note(f"  {line}")
     new: Lock = kind.lock(asked, old, in_base.tools(state, state.base_of(image)))
@@ -160,5 +174,6 @@ def _lock(state: State, image: Image, kind: AnyKind) -> Lock:
     kind.write(folder, new)
     state.locks_changed()
     if old is not None:
-        moved.say(state.console, moved.compare(kind.pinned(old), kind.pinned(new)))
+        before = kind.completed(old, new) if adopted else old
+        moved.say(state.console, moved.compare(kind.pinned(before), kind.pinned(new)))
     return new
