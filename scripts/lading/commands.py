@@ -242,7 +242,7 @@ class Shell(DoitCmdBase):  # type: ignore[misc]
             raise InvalidCommand("one shell at a time: `doit shell NAME`")
         if pos_args[0] not in known:
             raise InvalidCommand(
-                f"there is nothing called '{pos_args[0]}'{_meant(pos_args[0], known)}"
+                f"there is nothing called '{pos_args[0]}'{meant(pos_args[0], known)}"
             )
         # Standard output is the shell's own.
         state.console = Console(sys.stderr, state.environ)
@@ -356,11 +356,12 @@ def check_names(selected: Iterable[str], known: dict[str, Task]) -> None:
     for name in selected:
         if name in known or "*" in name or name.startswith("-"):
             continue
-        meant = _meant(name, known) or "; `doit list --all` shows all"
-        raise InvalidCommand(f"there is no task '{name}'{meant}")
+        hint = meant(name, known) or "; `doit list --all` shows all"
+        raise InvalidCommand(f"there is no task '{name}'{hint}")
 
 
-def _meant(name: str, known: Iterable[str]) -> str:
+def meant(name: str, known: Iterable[str]) -> str:
+    """What a name may have been meant for, to stand behind an error; empty if that is not known."""
     # An image is named with what is to be done: its archive, as `doit` alone would do.
     import difflib
 

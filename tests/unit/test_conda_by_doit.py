@@ -89,6 +89,25 @@ def test_it_is_locked_and_fetched(trial: Trial, run: Run) -> None:
     assert code == 0, said
 
 
+def test_why_a_package_is_there(run: Run, trial: Trial) -> None:
+    several = "{channels: lab, packages: tool, environments: {more: {packages: [libfoo<2]}}}"
+    assert run("lock:one", conda=several)[0] == 0
+    code, said = run("why", "one", "libfoo")
+    assert code == 0
+    second, first = said.split("\n\n")  # the topmost comes first
+    assert first.startswith("libfoo 1.2: conda, in locks/images/one/linux-amd64/conda.lock\n")
+    assert second.startswith("libfoo 1.2: conda, in /opt/more, in ")
+    assert first.splitlines()[2:5] == [
+        "  wanted by",
+        "    project.yaml:8: images.one.conda.packages: tool",
+        "      tool 2.0: libfoo >=1.1",
+    ]
+    where = "project.yaml:8: images.one.conda.environments.more.packages: libfoo<2"
+    assert f"    {where}\n" in second
+    assert f"bounded by {where};" in second
+    assert run("why", "one", "libfo")[0] == 1
+
+
 # -- what is locked, and stays so -------------------------------------------------------------
 
 

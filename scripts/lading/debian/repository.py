@@ -119,6 +119,15 @@ def _damaged(deb: Deb, why: str) -> LadingError:
     )
 
 
+def control_of(path: Path) -> dict[str, str]:
+    """The control fields of a .deb. Raises ValueError, EOFError or KeyError for what is none."""
+    with path.open("rb") as file:
+        for member, size in members(file):
+            if member.startswith("control.tar"):
+                return fields_of(_control(file.read(size)))
+    raise ValueError("it has no control part")
+
+
 def fields_of(stanza: str) -> dict[str, str]:
     """The fields of one stanza (Debian policy 5.1), the continued lines of a field joined."""
     fields: dict[str, str] = {}
