@@ -187,7 +187,7 @@ def resolve(
         folder = Path(name)
         texts = {path: written_out(path, data) for path, data in sources.files.items()}
         for path, text in texts.items():
-            at = folder / _read_as(path)
+            at = folder / read_as(path)
             at.parent.mkdir(parents=True, exist_ok=True)
             at.write_text(text)
         answer = folder / "answer.txt"
@@ -204,7 +204,7 @@ def resolve(
         if build_constraints:
             (folder / "build-constraints.txt").write_text("\n".join(build_constraints) + "\n")
             arguments += ["--build-constraints", "build-constraints.txt"]
-        arguments += map(_read_as, sources.asked)
+        arguments += map(read_as, sources.asked)
         if installed:
             # Not told to be quiet, it says what nobody brings along.
             finished = runner(arguments, folder, environment)
@@ -218,14 +218,14 @@ def resolve(
         if not installed or finished.code:
             finished = runner([*arguments, "--quiet"], folder, environment)
         _asked(finished, texts)
-        return _versions(answer.read_text())
+        return versions(answer.read_text())
 
 
 _LACKING = re.compile(r"package `([\w.-]+) @ [^`]*` does not have an extra named `([^`]+)`")
 _YAML = re.compile(r"(\.ya?ml)\.in\b")
 
 
-def _read_as(path: str) -> str:
+def read_as(path: str) -> str:
     """What uv reads a file of requirements as: by its name it would refuse environment.yml."""
     return f"{path}.in" if path.endswith((".yaml", ".yml")) else path
 
@@ -235,35 +235,42 @@ STAND_INS = ".installed"
 
 
 def _stand_ins(installed: Mapping[str, str], folder: Path) -> str:
-    """Writes a wheel for each package that holds nothing but its name and version, and the file of
-    constraints that names them; returns its name.
+    """Writes stand-ins for what is installed, and the file of constraints that names them; returns
+    its name.
 
     As constraints by path they are all that uv finds of these packages: no index is asked for one,
     which need not have it at all, and no day of `as-of` is too early for it.
     """
+    written = stand_ins(installed, folder)
+    lines = [f"{name} @ ./{STAND_INS}/{path.name}\n" for name, path in written.items()]
+    (folder / f"{STAND_INS}.txt").write_text("".join(lines))
+    return f"{STAND_INS}.txt"
+
+
+def stand_ins(installed: Mapping[str, str], folder: Path) -> dict[str, Path]:
+    """Writes a wheel for each package that holds nothing but its name and version; by name."""
     import zipfile
 
     from packaging.version import InvalidVersion, Version
 
     (folder / STAND_INS).mkdir()
-    lines: list[str] = []
+    written: dict[str, Path] = {}
     for name, version in sorted(installed.items()):
         try:
             Version(version)
         except InvalidVersion:
             continue  # nothing can be compared with it
         stem = f"{name.replace('-', '_')}-{version}"
-        path = f"{STAND_INS}/{stem}-py3-none-any.whl"
-        with zipfile.ZipFile(folder / path, "w") as wheel:
+        path = folder / STAND_INS / f"{stem}-py3-none-any.whl"
+        with zipfile.ZipFile(path, "w") as wheel:
             for file, text in {
                 "METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
                 "WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
                 "RECORD": "",
             }.items():
                 wheel.writestr(f"{stem}.dist-info/{file}", text)
-        lines.append(f"{name} @ ./{path}\n")
-    (folder / f"{STAND_INS}.txt").write_text("".join(lines))
-    return f"{STAND_INS}.txt"
+        written[name] = path
+    return written
 
 
 def _asked(finished: process.Finished, texts: Mapping[str, str] | None = None) -> str:
@@ -300,16 +307,16 @@ def _position(said: str, texts: Mapping[str, str]) -> str:
     return ""
 
 
-def _versions(text: str) -> tuple[Version, ...]:
-    """Reads the file that `uv pip compile` wrote."""
-    versions: list[Version] = []
+def versions(text: str) -> tuple[Version, ...]:
+    """Reads the file that `uv pip compile` wrote, or pip-compile."""
+    found_ones: list[Version] = []
     entry = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)(?:==(?P<version>\S+)| @ (?P<url>\S+))")
     via: list[str] = []
     head: re.Match[str] | None = None
 
     def close() -> None:
         if head is not None:
-            versions.append(
+            found_ones.append(
                 Version(
                     name=normalised(head["name"]),
                     version=head["version"] or "",
@@ -328,7 +335,17 @@ def _versions(text: str) -> tuple[Version, ...]:
             if said:
                 via.append(said)
     close()
-    return tuple(sorted(versions, key=lambda version: version.name))
+    return tuple(sorted(found_ones, key=lambda version: version.name))
+
+
+def default_index(environment: Mapping[str, str]) -> str:
+    """The index that is asked first where none goes before it: the user's, or uv's own."""
+    with tempfile.TemporaryDirectory(prefix="lading-uv-") as name:
+        (Path(name) / "none.in").write_text("")
+        arguments = ["pip", "compile", "--quiet", "--no-header", "--no-config"]
+        said = _asked(here([*arguments, "--emit-index-url", "none.in"], Path(name), environment))
+    found = re.search(r"^--index-url (\S+)", said, flags=re.MULTILINE)
+    return found[1] if found else ""
 
 
 def locate(
@@ -431,7 +448,7 @@ def _direct(version: Version | Pin) -> File:
     demanded = re.search(r"(?:^|&)sha256=([0-9A-Fa-f]{64})(?:&|$)", fragment)
     return File(
         name=version.name,
-        version=version.version or _version_in(name, version.name),
+        version=version.version or version_in(name, version.name),
         file=name,
         sha256=demanded[1].lower() if demanded else "",
         size=None,
@@ -439,7 +456,7 @@ def _direct(version: Version | Pin) -> File:
     )
 
 
-def _version_in(file: str, package: str) -> str:
+def version_in(file: str, package: str) -> str:
     """The version in the name of a wheel or an sdist (PEP 427, PEP 625); empty in any other."""
     from packaging import utils
 
@@ -580,8 +597,8 @@ def _one(
         arguments = ["pip", "compile", "--quiet", "--no-header", "--no-annotate", "--no-config"]
         arguments += ["--no-deps", "--no-build", "--resolution", choice, *target.arguments()]
         finished = here([*arguments, "one.in"], Path(folder), environment)
-    versions = _versions(finished.output)
-    return "" if finished.code or not versions else versions[0].version
+    found = versions(finished.output)
+    return "" if finished.code or not found else found[0].version
 
 
 def extract_binary(wheel: Path, out: Path) -> None:

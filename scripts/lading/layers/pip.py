@@ -19,7 +19,7 @@ from lading import locks, requirements, uv
 from lading.errors import DeclarationError, EnvironmentProblem, LadingError
 from lading.facts import Facts
 from lading.files import digest_of, write_text
-from lading.layers.pip_section import PipSection
+from lading.layers.pip_section import LOCKERS, PipSection
 from lading.locks import Header
 from lading.moved import Withdrawn
 from lading.requirements import Pin, Sources
@@ -100,6 +100,7 @@ class Request(Struct, frozen=True, kw_only=True):
         """The sha256 of the inputs: neither lading's nor uv's version is among them."""
         section = self.section
         how = {"build-env": dict(section.build_env), "shared": section.no_build_isolation}
+        how["locker"] = "" if section.locker == LOCKERS[0] else section.locker
         if self.below is not None:
             how["installed"] = dict(self.installed)
         return digest_of(
@@ -214,6 +215,15 @@ def nothing_more(_sdist: Path, _pin: Pin, _installed: Sequence[Pin]) -> Sequence
     return ()
 
 
+class Answer(Struct, frozen=True, kw_only=True):
+    """What another locker than uv answers: versions, and the sha256 that a file of each may have,
+    by name.
+    """
+
+    versions: tuple[uv.Version, ...]
+    hashes: Mapping[str, frozenset[str]]
+
+
 def lock(
     asked: Request,
     old: PipLock | None,
@@ -222,12 +232,14 @@ def lock(
     in_base: Callable[[], uv.Runner],
     asks_for: AsksFor = nothing_more,
     note: Callable[[str], None] = lambda _: None,
+    by: Callable[[], Answer] | None = None,
 ) -> PipLock:
     """Resolves a request; pins of `old` are kept where they still fit.
 
-    `in_base` gives a way to run uv in a throwaway container of the base, and `asks_for` asks a
-    package's own build backend there; they are called only where a package has no wheel. Raises
-    `LadingError` with uv's explanation.
+    `by` asks another locker than uv for the versions. `in_base` gives a way to run uv in a
+    throwaway container of the base, and `asks_for` asks a package's own build backend there; they
+    are called only where a package has no wheel. Raises `LadingError` with the locker's own
+    explanation.
     """
     if not asked.facts.python:
         raise LadingError(
@@ -238,14 +250,19 @@ def lock(
 
     with ThreadPoolExecutor(1) as beside:
         asked_for_tool = beside.submit(_tool, asked, old, store, environment)
-        versions = _versions(asked, old, environment, in_base, note)
+        demanded = asked.sources.hashes()
+        if by is None:
+            versions = _versions(asked, old, environment, in_base, note)
+        else:
+            answer = _answer(asked, by, environment)
+            versions, demanded = answer.versions, {**answer.hashes, **demanded}
         _refuse_twice(asked, versions)
-        pins = _pinned(
+        pins = pinned(
             asked,
             versions,
             asked.section.no_binary,
             environment,
-            demanded=asked.sources.hashes(),
+            demanded=demanded,
             listed=_listed(old, versions),
             note=note,
         )
@@ -288,7 +305,7 @@ def _versions(
     note: Callable[[str], None],
 ) -> tuple[uv.Version, ...]:
     """Wheels are preferred: an sdist is built, for what it needs, only where nothing else fits."""
-    pinned = old.pins if old is not None else ()
+    before = old.pins if old is not None else ()
     section = asked.section
     try:
         if not section.no_binary:
@@ -296,7 +313,7 @@ def _versions(
                 return uv.resolve(
                     asked.sources,
                     asked.target,
-                    pinned=pinned,
+                    pinned=before,
                     environment=environment,
                     installed=asked.installed,
                     note=note,
@@ -320,7 +337,7 @@ def _versions(
             return uv.resolve(
                 asked.sources,
                 asked.target,
-                pinned=pinned,
+                pinned=before,
                 no_binary=section.no_binary,
                 build_constraints=section.build_constraints,
                 environment=environment,
@@ -332,6 +349,13 @@ def _versions(
         except uv.NotResolved as error:
             both = f"{wheels_only}\n\nand from source:\n{error.explanation}"
             raise uv.NotResolved(both.strip()) from error
+    except uv.NotResolved as error:
+        raise _explained(asked, error, environment) from error
+
+
+def _answer(asked: Request, by: Callable[[], Answer], environment: Mapping[str, str]) -> Answer:
+    try:
+        return by()
     except uv.NotResolved as error:
         raise _explained(asked, error, environment) from error
 
@@ -388,7 +412,7 @@ def _explained(
     )
 
 
-def _pinned(
+def pinned(
     asked: Request,
     versions: Sequence[uv.Version],
     no_binary: Sequence[str],
@@ -567,7 +591,7 @@ def _built_with(
             why=error.explanation,
             do="see `build-constraints` and `as-of`, or ask for a version that has a wheel",
         ) from error
-    return _pinned(asked, versions, (), environment, demanded={})
+    return pinned(asked, versions, (), environment, demanded={})
 
 
 # -- artifacts ------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ OF_THIS_MACHINE = ("UV_CACHE_DIR", "UV_CREDENTIALS_DIR")
 def runner(request: Request, old: PipLock | None, tools: Tools) -> uv.Runner:
     """A way to run uv there."""
     in_base = tools.in_base()
-    binary = _binary(request, old, tools)
+    binary = program(request, old, tools)
     target = ("--python-version", "--python-platform")
 
     def run(
@@ -47,9 +47,9 @@ def runner(request: Request, old: PipLock | None, tools: Tools) -> uv.Runner:
                 Mount(source=binary, target="/lading/uv"),
                 Mount(source=folder, target="/lading/work", read_only=False),
                 *_local_indexes(tools.environ),
-                *_conda(request, tools),
+                *conda_prefix(request, tools),
             ],
-            env=_settings({**tools.environ, **environment}),
+            env=settings({**tools.environ, **environment}),
             workdir="/lading/work",
         )
         return process.Finished(code=result.code, output=result.output)
@@ -104,13 +104,13 @@ def asks_for(request: Request, old: PipLock | None, tools: Tools) -> pip.AsksFor
     def ask(sdist: Path, pin: Pin, installed: Sequence[Pin]) -> Sequence[str]:
         from lading.engines import Mount
 
-        binary = _binary(request, old, tools)
+        binary = program(request, old, tools)
         with tempfile.TemporaryDirectory(prefix="lading-hook-") as name:
             folder = Path(name)
             folder.chmod(0o755)
             wanted = "".join(f"{one.name}=={one.version}\n" for one in installed)
             (folder / "build.txt").write_text(wanted)
-            _lend(installed, request, tools, folder / "wheels")
+            lend(installed, request, tools, folder / "wheels")
             (folder / "hook.py").write_text(ASK)
             shutil.copyfile(sdist, folder / pin.artifact.name)
             result = tools.in_base()(
@@ -118,10 +118,10 @@ def asks_for(request: Request, old: PipLock | None, tools: Tools) -> pip.AsksFor
                 mounts=[
                     Mount(source=binary, target="/lading/uv"),
                     Mount(source=folder, target="/lading/sdist"),
-                    *_conda(request, tools),
+                    *conda_prefix(request, tools),
                 ],
                 env={
-                    **_settings({}),
+                    **settings({}),
                     "LADING_PYTHON": request.facts.python,
                     "LADING_FILE": pin.artifact.name,
                     **request.section.build_env,
@@ -140,7 +140,7 @@ def asks_for(request: Request, old: PipLock | None, tools: Tools) -> pip.AsksFor
     return ask
 
 
-def _lend(pins: Sequence[Pin], request: Request, tools: Tools, folder: Path) -> None:
+def lend(pins: Sequence[Pin], request: Request, tools: Tools, folder: Path) -> None:
     """The files of these pins in a folder; what builds a package is needed in the store anyway."""
     lacking = tools.store.lacking(pin.artifact for pin in pins)
     if lacking:
@@ -155,7 +155,7 @@ UNPACKED = "prefix"
 """What a conda prefix is called in the store once it is unpacked."""
 
 
-def _conda(request: Request, tools: Tools) -> list[Mount]:
+def conda_prefix(request: Request, tools: Tools) -> list[Mount]:
     """The conda prefix that has the Python, where it will be in the image."""
     from lading.engines import Mount
 
@@ -176,7 +176,7 @@ def _conda(request: Request, tools: Tools) -> list[Mount]:
     return [Mount(source=made, target=below.prefix)]
 
 
-def _settings(environ: Mapping[str, str]) -> dict[str, str]:
+def settings(environ: Mapping[str, str]) -> dict[str, str]:
     inside = {
         name: value
         for name, value in environ.items()
@@ -209,7 +209,7 @@ def without(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
     return kept
 
 
-def _binary(request: Request, old: PipLock | None, tools: Tools) -> Path:
+def program(request: Request, old: PipLock | None, tools: Tools) -> Path:
     """The uv program for the image's platform, out of its wheel, in the store."""
     environment = net.uv_environment(tools.environ)
     pin = pip.installer(request, old, environment)

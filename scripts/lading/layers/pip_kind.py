@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -13,7 +14,7 @@ from lading.errors import DeclarationError
 from lading.layers import pip, pip_image
 from lading.layers.kind import Kind, Moves, Subject, Tools
 from lading.layers.pip import Below, PipLock, Request
-from lading.layers.pip_section import PipSection
+from lading.layers.pip_section import LOCKERS, PipSection
 from lading.moved import Pinned, Withdrawn
 from lading.parts import Start
 from lading.project import Image, Project
@@ -64,6 +65,11 @@ class Pip(Kind[Request, PipLock]):
         from lading.layers import pip_in_base
 
         environment = net.uv_environment(tools.environ)
+        by = None
+        if request.section.locker != LOCKERS[0]:
+            from lading.layers import pip_locker
+
+            by = partial(pip_locker.answered, request, old, tools)
         new = pip.lock(
             request,
             old,
@@ -72,6 +78,7 @@ class Pip(Kind[Request, PipLock]):
             in_base=lambda: pip_in_base.runner(request, old, tools),
             asks_for=pip_in_base.asks_for(request, old, tools),
             note=tools.note,
+            by=by,
         )
         expected = set(map(normalised, request.section.no_binary))
         for pin in new.pins:

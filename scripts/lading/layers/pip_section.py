@@ -6,13 +6,15 @@ from collections.abc import Mapping
 
 from msgspec import Struct, field
 
-from lading.schema.scalars import CONTROL, ProjectPath, Text
+from lading.schema.scalars import CONTROL, Choice, ProjectPath, Text
 from lading.schema.shapes import VARIABLES, Field, List, Record
 
 # PEP 508 names; ":all:" is pip's word for every package.
 _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
 _VERSION = r"(?:===|==|~=|!=|<=|>=|<|>) *[A-Za-z0-9*+!._-]+"
 _EXTRAS = r"\[[A-Za-z0-9._, -]*\]"
+
+LOCKERS = ("uv", "pip-tools", "freeze")
 
 
 class PipSection(Struct, frozen=True, kw_only=True):
@@ -27,6 +29,7 @@ class PipSection(Struct, frozen=True, kw_only=True):
     build_constraints: tuple[str, ...] = ()
     build_env: Mapping[str, str] = field(default_factory=dict)
     no_build_isolation: tuple[str, ...] = ()
+    locker: str = LOCKERS[0]
 
 
 def _packages(pattern: str) -> List[str]:
@@ -71,6 +74,11 @@ SECTION = Record(
         ),
         "build-env": Field(
             kind=VARIABLES, about="variables while packages are built, as MPICC: /usr/bin/mpicc"
+        ),
+        "locker": Field(
+            kind=Choice(of=LOCKERS),
+            about="uv; pip-tools: pip-compile in the base; freeze: what a trial install by pip in "
+            "the base brings",
         ),
     },
 )
