@@ -129,7 +129,9 @@ def test_what_is_served(index: Index, tmp_path: Path, monkeypatch: pytest.Monkey
     at = seen(Places(indexes=(index.url,)), tmp_path)
     socket_path = folder / pip_index.SOCKET
     with served(at, folder):
-        assert got(socket_path, "/simple/some-thing/")[0] == 404, "only who knows the secret"
+        assert got(socket_path, "/guessed/simple/some-thing/")[0] == 404, (
+            "only who knows the secret"
+        )
         status, page = got(socket_path, f"/{at.secret}/simple/Some_Thing/")
         assert status == 200
         first, second = re.findall(r'href="([^#"]+)', page.decode())

@@ -142,12 +142,21 @@ class Place:
         uv = self.asked["uv"]
         self.run(uv, "venv", "--quiet", "--no-config", "--python", sys.executable, self.venv)
 
+    def prepare(self, pip: str) -> tuple[int, ...]:
+        """Says what this version of pip has to know in its own words; its first two numbers."""
+        numbers = tuple(int(part) for part in re.findall(r"\d+", pip)[:2])
+        if numbers < (25, 3) and BUILDS in self.env:
+            # Until there was a word for what only builds, what constrains reached builds, too.
+            self.env["PIP_CONSTRAINT"] = self.env.pop(BUILDS)
+        return numbers
+
 
 def compiled(place: Place) -> dict[str, Any]:
     """What pip-compile answers."""
     asked = place.asked
     place.environment()
     wheels = sorted(map(str, Path(asked["tools"]).iterdir()))
+    place.prepare(next(wheel for wheel in wheels if "/pip-" in wheel).rpartition("/pip-")[2])
     install = [asked["uv"], "pip", "install", "--quiet", "--no-config", "--no-index", "--no-deps"]
     place.run(*install, "--offline", "--python", place.python, *wheels)
     command = [f"{place.venv}/bin/pip-compile", "--quiet", "--generate-hashes", "--allow-unsafe"]
@@ -193,10 +202,7 @@ def tried(place: Place) -> dict[str, Any]:
     """What `pip install` brings, as `pip freeze` says it."""
     asked = place.asked
     version = own_pip(place)
-    numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
-    if numbers < (25, 3) and BUILDS in place.env:
-        # Before there was a word for what only builds, what constrains reached builds, too.
-        place.env["PIP_CONSTRAINT"] = place.env.pop(BUILDS)
+    numbers = place.prepare(version)
     place.environment()
     pip = [place.python, f"{place.pip}/pip"]
     command = [*pip, "install"]
