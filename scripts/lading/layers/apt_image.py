@@ -73,15 +73,16 @@ rm -rf "$work"
 # Debian's packages compile with -E, so that PYTHONHASHSEED does not reach it.
 COMPILE = """\
 import py_compile, sys
-from importlib.util import source_from_cache
 from pathlib import Path
 
 mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+ending = f".{sys.implementation.cache_tag}.pyc"
 for path in sorted(map(str.rstrip, sys.stdin)):
-    if path.endswith(f".{sys.implementation.cache_tag}.pyc"):
-        source = source_from_cache(path)
-        if Path(source).exists():
-            py_compile.compile(source, path, doraise=True, invalidation_mode=mode)
+    if path.endswith(ending):
+        # PEP 3147; importlib knows no source of a name with a dot in it, as __phello__.foo.py.
+        source = Path(path).parent.with_name(Path(path).name[: -len(ending)] + ".py")
+        if source.exists():
+            py_compile.compile(str(source), path, doraise=True, invalidation_mode=mode)
 """
 
 CONFIGURATION = """\
