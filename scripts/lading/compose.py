@@ -22,6 +22,7 @@ from lading.parts import Part, Start
 from lading.plan import Plan
 from lading.project import Image, Project
 from lading.steps import (
+    AS_ROOT,
     Arg,
     Cmd,
     Content,
@@ -33,6 +34,7 @@ from lading.steps import (
     Stage,
     Step,
     Stored,
+    User,
 )
 from lading.store import Artifact
 
@@ -113,13 +115,16 @@ def plan(project: Project, image: Image, locked: Locked) -> Plan:
         why=f"The times that steps write: the locks' date, {locked.header.date}, never the clock.",
     )
     files: dict[str, Content] = dict(added.files)
-    steps: list[Step] = [epoch, _environment(image, added, mpi)]
+    user = locked.base.facts.user
+    steps: list[Step] = [epoch, *([AS_ROOT] if user else []), _environment(image, added, mpi)]
     steps += _users(image, "before-layers")
     steps += added.steps
     steps += mpi.steps
     steps += _own_files(image, files)
     steps += _users(image, "after-layers")
     steps += _share(image, locked, files)
+    if user:
+        steps.append(User(name=user, why="As the base runs. Under Apptainer: its caller."))
     steps.append(_labels(project, image, locked, added))
     steps.append(Cmd(arguments=image.cmd or ("/bin/bash",), why="Without a command: a shell."))
     final = Stage(
@@ -150,6 +155,7 @@ def _contributions(project: Project, locked: Locked, reference: str) -> Contribu
         platform=project.platform,
         root=project.root,
         epoch=locked.base.header.epoch,
+        user=locked.base.facts.user,
     )
     for name in kinds.ADDED:
         added: list[Contribution] = []

@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from functools import cache
 
-from lading.steps import Add, Arg, Cmd, Copy, Env, Label, Mount, Run, Stage, Step
+from lading.steps import Add, Arg, Cmd, Copy, Env, Label, Mount, Run, Stage, Step, User
 
 WIDTH = 96
 SPECIAL = re.compile(r'([\\"$])')
@@ -62,6 +62,8 @@ def instruction(step: Step) -> str:
             return f"ADD {json.dumps([step.source, step.target])}\n"
         case Cmd():
             return f"CMD {json.dumps(list(step.arguments))}\n"
+        case User():
+            return f"USER {step.name}\n"
         case Run():
             mounts = [f"--mount={_mount(mount)}" for mount in step.mounts]
             # A line break in a command is where it may be folded.

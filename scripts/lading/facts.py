@@ -8,6 +8,9 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import asdict, fields
 
+ALWAYS = ("python", "python_version", "glibc", "os", "package_manager")
+"""What a lock says of every base, be there one or none."""
+
 
 class Facts(Struct, frozen=True, kw_only=True):
     """The facts of a base; an empty string where it has no such thing.
@@ -17,8 +20,11 @@ class Facts(Struct, frozen=True, kw_only=True):
     glibc: the C library's version, "2.41".
     os: the distribution and its release, as in os-release: "debian 13".
     package_manager: "apt", "dnf", "apk", …
-    conda: the prefix that the base's own conda lies in, "/opt/conda".
-    conda_version: its version, "4.10.3".
+    conda: the prefix that conda's packages lie in, "/opt/conda".
+    conda_version: the version of the conda on its PATH, "4.10.3".
+    musl: the version of another C library, which has no glibc beside it: "1.2.4".
+    user: whom a container runs as, where that is not root: "1000", "jovyan".
+    entrypoint: what a container starts before its command, in a shell's words: "tini -g --".
     """
 
     python: str = ""
@@ -28,11 +34,14 @@ class Facts(Struct, frozen=True, kw_only=True):
     package_manager: str = ""
     conda: str = ""
     conda_version: str = ""
+    musl: str = ""
+    user: str = ""
+    entrypoint: str = ""
 
     def to_dict(self) -> dict[str, str]:
-        """Plain data, for a lock: of conda only where there is one."""
+        """Plain data, for a lock: of what most bases lack, nothing where there is none."""
         found = asdict(self)
-        return {name: value for name, value in found.items() if value or "conda" not in name}
+        return {name: value for name, value in found.items() if value or name in ALWAYS}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Facts:

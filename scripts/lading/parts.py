@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from lading import keys, plan
 from lading.plan import Plan
-from lading.steps import Arg, Content, Contribution, Copy, Stage, Step
+from lading.steps import AS_ROOT, Arg, Content, Contribution, Copy, Stage, Step
 
 OUT = "/lading/out"
 """Where a part puts what is kept of it."""
@@ -81,7 +81,9 @@ class Part(Struct, frozen=True, kw_only=True):
 
 
 class Start(Struct, frozen=True, kw_only=True):
-    """Where building starts: the base, and the steps that bring what is built with."""
+    """Where building starts: the base, and the steps that bring what is built with; `user` is whom
+    the base runs as, where that is not root.
+    """
 
     reference: str
     platform: str
@@ -90,6 +92,7 @@ class Start(Struct, frozen=True, kw_only=True):
     steps: tuple[Step, ...] = ()
     files: Mapping[str, Content] = field(default_factory=dict)
     parts: tuple[Part, ...] = ()
+    user: str = ""
 
     def part(
         self,
@@ -110,8 +113,12 @@ class Start(Struct, frozen=True, kw_only=True):
             value="localhost",
             why="What asks for it by this name is not told what an engine calls its container.",
         )
+        as_root = (AS_ROOT,) if self.user else ()
         build = Stage(
-            name="build", base=self.reference, steps=(epoch, host, *self.steps, *steps), why=why
+            name="build",
+            base=self.reference,
+            steps=(epoch, host, *as_root, *self.steps, *steps),
+            why=why,
         )
         out = Copy(source=f"{OUT}/", target="/", stage="build", why="Nothing else is kept.")
         last = Stage(base="scratch", steps=(out,), why="What came out, and what is taken from it.")

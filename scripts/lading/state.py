@@ -193,6 +193,11 @@ class State:
 
         return self.once(("base", base.name), ask)
 
+    def kinds(self, image: Image) -> tuple[AnyKind, ...]:
+        """The kinds of layers that the image has, in the order they are locked."""
+        base = self.base_lock(self.base_of(image))
+        return kinds.of(image, self.project, base.facts if base is not None else None)
+
     def lock_folder(self, image: Image) -> Path:
         return locks.folder(self.project.root, "images", image.name, self.project.platform)
 
@@ -222,7 +227,7 @@ class State:
             )
         facts = base.facts
         below: dict[str, Lock] = {}
-        for other in kinds.of(image, self.project):
+        for other in self.kinds(image):
             if other is kind:
                 break
             lock = self.layer_lock(image, other)
@@ -240,7 +245,7 @@ class State:
             if base is None:
                 return None
             layers: list[Layer] = []
-            for kind in kinds.of(image, self.project):
+            for kind in self.kinds(image):
                 lock = self.layer_lock(image, kind)
                 if lock is None:
                     return None
@@ -317,6 +322,7 @@ class State:
                 platform=self.project.platform,
                 root=self.project.root,
                 epoch=base_lock.header.epoch,
+                user=base_lock.facts.user,
             )
             for below in source_section.in_order(source.needs, self.project.sources):
                 needed = self.compiled_on(below, base)

@@ -81,7 +81,14 @@ class Cmd(Struct, frozen=True, kw_only=True):
     why: str
 
 
-Step = Arg | Env | Run | Copy | Add | Label | Cmd
+class User(Struct, frozen=True, kw_only=True):
+    """Who the steps behind it run as, and, as the last one, a container."""
+
+    name: str
+    why: str
+
+
+Step = Arg | Env | Run | Copy | Add | Label | Cmd | User
 
 
 class Stage(Struct, frozen=True, kw_only=True):
@@ -111,6 +118,8 @@ class Derived(Struct, frozen=True, kw_only=True):
     key: str
     name: str
 
+
+AS_ROOT = User(name="root", why="What is installed is root's, as on a base that runs as root.")
 
 Content = bytes | PurePosixPath | Stored | Unpacked | Derived
 """What a file of the build context holds; a `PurePosixPath` is a file or folder of the project."""

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from lading import net
+from lading import debian, net
 from lading.engines import RunResult
 from lading.errors import EnvironmentProblem, LadingError
 from lading.facts import Facts
@@ -535,7 +535,8 @@ def test_the_facts_of_a_base_are_found_by_running_it(
     assert base_verb.facts_of_image(trial.state(), "x@sha256:1") == facts
     (call,) = trial.engine.named("run")
     assert call["network"] == "none"
-    assert trial.engine.asked == ["pull", "run"]
+    assert trial.engine.asked == ["pull", "run", "inspect"]
+    assert call["user"] == "0:0"
 
 
 def test_where_a_bases_conda_is_looked_for(tmp_path: Path) -> None:
@@ -603,7 +604,7 @@ def test_a_base_is_locked_to_the_digest_for_the_platform(
     ("version", "lacks"), [("3.9.2", True), ("3.10.0", False), ("3.13", False)]
 )
 def test_which_pythons_of_debian_lack_distutils(version: str, lacks: bool) -> None:
-    assert base_verb.python_lacks_distutils(Facts(python_version=version)) is lacks
+    assert debian.lacks_distutils(version) is lacks
 
 
 # -- clean ----------------------------------------------------------------------------------

@@ -14,7 +14,9 @@ from lading.debian.packages import (
     debian_architecture,
     facts_of,
     image_config,
+    lacks_distutils,
     locate,
+    python_of,
 )
 from lading.later import attributes
 
@@ -29,8 +31,10 @@ __all__ = [
     "debian_architecture",
     "facts_of",
     "image_config",
+    "lacks_distutils",
     "locate",
     "mirrors",
+    "python_of",
     "resolve",
 ]
 

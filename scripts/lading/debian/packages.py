@@ -96,7 +96,7 @@ def upstream_version(version: str) -> str:
 def facts_of(debs: Sequence[Deb]) -> Facts:
     """The facts of the base that consists of these packages, with nothing started."""
     versions = {deb.name: deb.version for deb in debs}
-    python, python_version = _python(versions)
+    python, python_version = python_of(debs)
     glibc = versions.get("libc6", "") or versions.get("libc6.1", "")
     release = re.match(r"\d+", versions.get("base-files", ""))
     return Facts(
@@ -108,8 +108,11 @@ def facts_of(debs: Sequence[Deb]) -> Facts:
     )
 
 
-def _python(versions: Mapping[str, str]) -> tuple[str, str]:
-    """The interpreter's path and full version; python3-minimal says which X.Y is python3."""
+def python_of(debs: Sequence[Deb]) -> tuple[str, str]:
+    """The interpreter's path and full version, where these packages bring one; python3-minimal
+    says which X.Y is python3.
+    """
+    versions = {deb.name: deb.version for deb in debs}
     default = versions.get("python3-minimal", "")
     if not default:
         return "", ""
@@ -117,6 +120,13 @@ def _python(versions: Mapping[str, str]) -> tuple[str, str]:
     exact = versions.get(f"python{series}-minimal", default)
     # 3.14.0~rc2 is what Debian calls 3.14.0rc2.
     return "/usr/bin/python3", upstream_version(exact).replace("~", "").partition("+")[0]
+
+
+def lacks_distutils(python_version: str) -> bool:
+    """Whether uv can't use Debian's Python as it is: before 3.10 it wants distutils, which is
+    part of Python, and on Debian a package of its own.
+    """
+    return tuple(int(part) for part in python_version.split(".")[:2]) < (3, 10)
 
 
 def _numbers(version: str) -> str:

@@ -51,7 +51,8 @@ class AptLock(Struct, frozen=True, kw_only=True, dict=True):
 
 class Request(Struct, frozen=True, kw_only=True, dict=True):
     """Everything an apt lock is made from. `implied`: what is needed to build, and not said.
-    `declared`: where in project.yaml the packages stand.
+    `declared`: where in project.yaml the packages stand. `for_pip`: pip's packages are for the
+    Python that is among these.
     """
 
     image: str
@@ -61,6 +62,7 @@ class Request(Struct, frozen=True, kw_only=True, dict=True):
     implied: tuple[str, ...] = ()
     as_of: date | None = None
     declared: tuple[str, ...] = ()
+    for_pip: bool = False
 
     @property
     def sets(self) -> dict[str, tuple[str, ...]]:
@@ -78,6 +80,7 @@ class Request(Struct, frozen=True, kw_only=True, dict=True):
                 "suite": self.base.suite,
                 "base": status or self.base.digest,
                 "platform": self.platform,
+                **({"for-pip": True} if self.for_pip else {}),
             }
         )
 

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from lading import debian
 from lading.console import counted, size
+from lading.facts import Facts
 from lading.layers import apt, apt_image
 from lading.layers.apt import AptLock, Request
 from lading.layers.apt_section import AptSection
@@ -20,6 +21,8 @@ from lading.parts import Start
 from lading.project import Image, Project
 from lading.steps import Contribution
 from lading.store import Artifact, Source
+
+DISTUTILS = "python3-distutils"
 
 
 class Apt(Kind[Request, AptLock]):
@@ -42,6 +45,7 @@ class Apt(Kind[Request, AptLock]):
             implied=implied(subject),
             as_of=subject.image.as_of,
             declared=declared(subject.image, subject.project),
+            for_pip=for_pip(subject),
         )
 
     def read(self, folder: Path) -> AptLock | None:
@@ -55,13 +59,21 @@ class Apt(Kind[Request, AptLock]):
                 f"  {request.image}: as-of does not reach Debian's packages: its mirrors have "
                 "only today's"
             )
-        found = apt_resolve.resolve(
-            request.sets,
-            request.base,
-            tools,
-            old=old.debs if old else (),
-            what=", ".join(request.declared),
-        )
+
+        def resolved(sets: Mapping[str, Sequence[str]]) -> apt_resolve.Resolved:
+            return apt_resolve.resolve(
+                sets,
+                request.base,
+                tools,
+                old=old.debs if old else (),
+                what=", ".join(request.declared),
+            )
+
+        found = resolved(request.sets)
+        _, version = debian.python_of(found.sets.get("run", ()))
+        if request.for_pip and version and debian.lacks_distutils(version):
+            more = {name: (*asked, DISTUTILS) for name, asked in request.sets.items() if asked}
+            found = resolved(more)
         if found.unpinned:
             tools.note(
                 f"  {request.image}: the locked versions no longer fit; all are resolved anew"
@@ -98,6 +110,13 @@ class Apt(Kind[Request, AptLock]):
     def contribute(self, request: Request, lock: AptLock, start: Start) -> Contribution:
         return apt_image.contribute(lock)
 
+    def facts(self, lock: AptLock, facts: Facts) -> Facts:
+        """With the Python that these packages bring to what has none."""
+        python, version = debian.python_of(lock.sets.get("run", ()))
+        if facts.python or not python:
+            return facts
+        return replace(facts, python=python, python_version=version)
+
     def pinned(self, lock: AptLock) -> Sequence[Pinned]:
         return pinned(lock)
 
@@ -131,9 +150,15 @@ def declared(image: Image, project: Project) -> tuple[str, ...]:
     )
 
 
+def for_pip(subject: Subject) -> bool:
+    """Whether pip's packages are for the Python that is among these: nothing below brings one."""
+    return subject.image.pip is not None and not subject.facts.python
+
+
 def implied(subject: Subject) -> tuple[str, ...]:
     """What is needed to build Python packages, where there is something to build with: the
-    headers of Debian's own Python.
+    headers of Debian's own Python. Where that is yet to come, so are pip's packages, of which
+    nobody knows whether one is built.
     """
     image, pip = subject.image, subject.locks.get("pip")
     if image.apt is None or not image.apt.build or subject.base.facts.package_manager != "apt":
@@ -142,7 +167,8 @@ def implied(subject: Subject) -> tuple[str, ...]:
     if isinstance(pip, PipLock):
         built = built or any(not pin.is_wheel for pin in pip.pins)
     named = {package.partition("=")[0] for package in (*image.apt.build, *image.apt.run)}
-    if not built or subject.facts.python != "/usr/bin/python3" or "python3-dev" in named:
+    debians = subject.facts.python == "/usr/bin/python3"
+    if not (for_pip(subject) or (built and debians)) or "python3-dev" in named:
         return ()
     return ("python3-dev",)
 

@@ -31,7 +31,8 @@ def no_debian(what: str, facts: Facts) -> DeclarationError:
     return DeclarationError(
         f"{what}: apt layers are for Debian, and this base is {facts.os or 'something else'}",
         why=why.get(manager, f"the base has {manager}, not apt"),
-        do="take a Debian base, or install it with `run:` (which is not locked)",
+        do="take a Debian base, or install it with `run:` (which is not locked); a Python comes by "
+        "`conda: {packages: [python=3.12]}`, too",
     )
 
 

@@ -181,7 +181,7 @@ def placed(here: str, section: CondaSection, facts: Facts) -> CondaSection:
     way.
     """
     for key, value in (("installer", section.installer), ("locker", section.locker)):
-        if value.startswith("conda") and not facts.conda:
+        if value.startswith("conda") and not facts.conda_version:
             raise DeclarationError(
                 f"{here}.{key}: {value}, but the base has no conda",
                 do=f"take a base that has one on its PATH, or leave `{key}` out; if it has one, "
@@ -192,7 +192,8 @@ def placed(here: str, section: CondaSection, facts: Facts) -> CondaSection:
     if section.installer != "conda" and section.prefix == facts.conda:
         raise DeclarationError(
             f"{here}: the base's own conda is in {facts.conda} already",
-            do="installer: conda, which installs into it; or another `prefix`, as /opt/packages",
+            do=("installer: conda, which installs into it; or " if facts.conda_version else "")
+            + "another `prefix`, as /opt/packages",
         )
     return section
 

@@ -19,6 +19,7 @@ from lading import locks, requirements, uv
 from lading.errors import DeclarationError, EnvironmentProblem, LadingError
 from lading.facts import Facts
 from lading.files import digest_of, write_text
+from lading.layers.apt_lent import Lent
 from lading.layers.pip_section import LOCKERS, PipSection
 from lading.locks import Header
 from lading.moved import Withdrawn
@@ -76,7 +77,9 @@ class Below(Struct, frozen=True, kw_only=True):
 
 
 class Request(Struct, frozen=True, kw_only=True):
-    """Everything a pip lock is made from; `below` only where it is on top of conda's packages."""
+    """Everything a pip lock is made from; `below` only where it is on top of conda's packages,
+    `lent` only where Debian's packages bring the Python.
+    """
 
     image: str
     section: PipSection
@@ -85,6 +88,7 @@ class Request(Struct, frozen=True, kw_only=True):
     platform: str
     as_of: date | None
     below: Below | None = None
+    lent: Lent | None = None
 
     @property
     def target(self) -> uv.Target:
@@ -128,6 +132,7 @@ def request(
     as_of: date | None,
     below: Below | None = None,
     given: Mapping[str, bytes] | None = None,
+    lent: Lent | None = None,
 ) -> Request:
     """Reads the requirement files, once; `given` are further ones, path to content. Raises
     `DeclarationError` for what can't be locked.
@@ -143,6 +148,7 @@ def request(
         platform=platform,
         as_of=as_of,
         below=below,
+        lent=lent,
     )
 
 
@@ -241,13 +247,12 @@ def lock(
     are called only where a package has no wheel. Raises `LadingError` with the locker's own
     explanation.
     """
-    if not asked.facts.python:
-        raise LadingError(
-            f"images.{asked.image}: its base has no Python",
-            do="choose a base that has one (for a `debian:` base: packages: [python3])",
-        )
     from concurrent.futures import ThreadPoolExecutor
 
+    from lading.layers import pip_problems
+
+    if not asked.facts.python or asked.facts.musl:
+        raise pip_problems.unfit(asked.image, asked.facts)
     with ThreadPoolExecutor(1) as beside:
         asked_for_tool = beside.submit(_tool, asked, old, store, environment)
         demanded = asked.sources.hashes()

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from lading import net, process, uv
-from lading.layers import pip
-from lading.layers.kind import Tools
+from lading.layers import apt_lent, pip
+from lading.layers.kind import InBase, Tools
 from lading.layers.pip import PipLock, Request
 from lading.requirements import Pin
 
@@ -30,7 +30,7 @@ OF_THIS_MACHINE = ("UV_CACHE_DIR", "UV_CREDENTIALS_DIR")
 
 def runner(request: Request, old: PipLock | None, tools: Tools) -> uv.Runner:
     """A way to run uv there."""
-    in_base = tools.in_base()
+    in_base = in_container(request, tools)
     binary = program(request, old, tools)
     target = ("--python-version", "--python-platform")
 
@@ -55,6 +55,13 @@ def runner(request: Request, old: PipLock | None, tools: Tools) -> uv.Runner:
         return process.Finished(code=result.code, output=result.output)
 
     return run
+
+
+def in_container(request: Request, tools: Tools) -> InBase:
+    """The base, with the Debian packages that bring its Python, where it has none of its own."""
+    if request.lent is None:
+        return tools.in_base()
+    return apt_lent.with_packages(request.lent, tools)
 
 
 HOOK = r"""
@@ -113,7 +120,7 @@ def asks_for(request: Request, old: PipLock | None, tools: Tools) -> pip.AsksFor
             lend(installed, request, tools, folder / "wheels")
             (folder / "hook.py").write_text(ASK)
             shutil.copyfile(sdist, folder / pin.artifact.name)
-            result = tools.in_base()(
+            result = in_container(request, tools)(
                 ["/bin/sh", "-c", HOOK],
                 mounts=[
                     Mount(source=binary, target="/lading/uv"),

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from lading import net
+from lading import debian, net
 from lading.console import counted, size
 from lading.errors import DeclarationError
 from lading.layers import pip, pip_image
+from lading.layers.apt import AptLock
+from lading.layers.apt_lent import Lent
 from lading.layers.kind import Kind, Moves, Subject, Tools
 from lading.layers.pip import Below, PipLock, Request
 from lading.layers.pip_section import LOCKERS, PipSection
@@ -45,6 +47,7 @@ class Pip(Kind[Request, PipLock]):
             image.as_of,
             below=_below(subject),
             given=of_environment(image, subject.project),
+            lent=_lent(subject),
         )
 
     def read(self, folder: Path) -> PipLock | None:
@@ -144,6 +147,16 @@ def _below(subject: Subject) -> Below | None:
     from lading.layers.conda_kind import below
 
     return below(subject)
+
+
+def _lent(subject: Subject) -> Lent | None:
+    """The Debian packages of the image that bring the Python; none where something below does."""
+    lock = subject.locks.get("apt")
+    if not isinstance(lock, AptLock) or subject.base.facts.python:
+        return None
+    debs = lock.sets.get("run", ())
+    python, _ = debian.python_of(debs)
+    return Lent(base=subject.base, debs=debs) if python == subject.facts.python != "" else None
 
 
 def pinned(pins: Iterable[Pin], part: str = "") -> Iterator[Pinned]:

@@ -53,7 +53,7 @@ def answered(asked: Request, old: PipLock | None, tools: Tools) -> Answer:
     where = f"images.{asked.image}: locker: {section.locker}"
     _refuse_old(asked, where)
     try:
-        in_base = tools.in_base()
+        in_base = pip_in_base.in_container(asked, tools)
     except EnvironmentProblem as error:
         raise EnvironmentProblem(
             f"{where} resolves in the base, which takes an engine",

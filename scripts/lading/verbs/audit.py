@@ -13,7 +13,6 @@ from lading.audit import Flaw, Package, Report
 from lading.console import counted
 from lading.debian import Deb
 from lading.errors import EnvironmentProblem, LadingError
-from lading.layers import kinds
 from lading.layers.apt import AptLock
 from lading.layers.conda import CondaLock
 from lading.layers.pip import PipLock
@@ -66,7 +65,7 @@ def _listed(state: State, images: Iterable[Image]) -> Listed:
             places.append(where)
 
     for image in images:
-        for kind in kinds.of(image, state.project):
+        for kind in state.kinds(image):
             try:
                 lock = state.layer_lock(image, kind)
             except LadingError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from lading import archive, debian, moved, store
@@ -15,6 +16,8 @@ from lading.project import Base, DebianBase
 from lading.state import State
 
 ARCHIVE = "base.tar"
+ROOT = "0:0"
+"""Who looks into a base, and installs into it."""
 
 
 def lock_current(state: State, base: Base) -> bool:
@@ -97,7 +100,7 @@ def resolved(state: State, base: Base, old: BaseLock | None) -> tuple[str, str]:
     if base.debian is not None:
         debs = _debs(state, base.debian, base.debian.packages)
         facts = debian.facts_of(debs)
-        if facts.python and python_lacks_distutils(facts):
+        if facts.python and debian.lacks_distutils(facts.python_version):
             debs = _debs(state, base.debian, (*base.debian.packages, "python3-distutils"))
         text = bases.text_of(base, platform, facts, old, debs=debs)
         return text, f"{len(debs)} packages, {size(sum(deb.size for deb in debs))}"
@@ -118,42 +121,49 @@ def _debs(state: State, base: DebianBase, packages: tuple[str, ...]) -> tuple[de
     )
 
 
-def python_lacks_distutils(facts: Facts) -> bool:
-    """Whether uv can't use Debian's Python as it is: before 3.10 it wants distutils, which is
-    part of Python, and on Debian a package of its own.
-    """
-    return tuple(int(part) for part in facts.python_version.split(".")[:2]) < (3, 10)
-
-
 LOOK = r"""
 python=; for p in python3 python; do python=$(command -v $p) && break; done
 [ -n "$python" ] && "$python" -c 'import platform, sys
-print("python=" + sys.executable)
-print("python_version=" + platform.python_version())
-print("glibc=" + platform.libc_ver()[1])'
-getconf GNU_LIBC_VERSION 2>/dev/null | sed 's/glibc /glibc=/'
+if sys.version_info[0] > 2:
+    print("python=" + sys.executable)
+    print("python_version=" + platform.python_version())
+if platform.libc_ver()[0] == "glibc":
+    print("glibc=" + platform.libc_ver()[1])'
+getconf GNU_LIBC_VERSION 2>/dev/null | sed -n 's/^glibc /glibc=/p'
+for l in /lib/*/libc.so.6 /lib64/libc.so.6 /usr/lib/libc.so.6 /lib/libc.so.6; do
+  [ -x "$l" ] && "$l" 2>/dev/null </dev/null |
+    sed -n 's/^GNU C Library .*version \([0-9.]*[0-9]\).*/glibc=\1/p'
+done
+for l in /lib/ld-musl-*.so.1; do
+  [ -x "$l" ] && "$l" 2>&1 </dev/null | sed -n 's/^Version /musl=/p'
+done
 for p in apt-get dnf yum microdnf zypper apk; do
   command -v $p >/dev/null && echo "package_manager=$p" && break
 done
 conda=$(command -v conda) && conda=$(readlink -f "$conda") && conda=${conda%/*/conda} &&
   [ -d "$conda/conda-meta" ] && set -- $(conda --version 2>&1) && [ "$1" = conda ] &&
-  echo "conda=$conda" && echo "conda_version=$2"
+  echo "conda=$conda" && echo "conda_version=$2" ||
+  for p in "$CONDA_PREFIX" "$CONDA_DIR" "$MAMBA_ROOT_PREFIX" /opt/conda /opt/*; do
+    [ -n "$p" ] && [ -d "$p/conda-meta" ] && echo "conda=$p" && break
+  done
 [ -r /etc/os-release ] && . /etc/os-release && echo "os=$ID $VERSION_ID"
 exit 0
 """
 
 
 def facts_of_image(state: State, reference: str) -> Facts:
-    """A base's facts, by running it once with no network."""
+    """A base's facts, by running it once with no network, as root, whoever else it runs as."""
     with state.console.lines(f"pull {reference}") as show:
         state.engine.pull(reference, platform=state.project.platform, log=show)
-    result = state.engine.run(reference, ["/bin/sh", "-c", LOOK])
+    result = state.engine.run(reference, ["/bin/sh", "-c", LOOK], user=ROOT)
     if result.code:
         raise LadingError(
             f"{reference} can't be looked into", why=result.output, do="a base needs /bin/sh"
         )
     found = dict(line.split("=", 1) for line in result.output.splitlines() if "=" in line)
     manager = found.get("package_manager", "")
+    info = state.engine.inspect(reference)
+    user = info.user if info is not None else ""
     return Facts(
         python=found.get("python", ""),
         python_version=found.get("python_version", ""),
@@ -162,6 +172,9 @@ def facts_of_image(state: State, reference: str) -> Facts:
         package_manager="apt" if manager == "apt-get" else manager,
         conda=found.get("conda", ""),
         conda_version=found.get("conda_version", ""),
+        musl="" if found.get("glibc") else found.get("musl", ""),
+        user="" if user.partition(":")[0] in ("", "0", "root") else user,
+        entrypoint=shlex.join(info.entrypoint) if info is not None else "",
     )
 
 

@@ -48,6 +48,7 @@ def runner(state: State, base: Base) -> InBase:
         return state.engine.run(
             reference,
             command,
+            user=base_verb.ROOT,
             network="host",
             mounts=[*mounts, *lent],
             env={**inside, **(env or {})},

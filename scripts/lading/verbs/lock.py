@@ -8,7 +8,6 @@ from typing import Literal
 
 from lading import moved, store
 from lading.errors import LadingError
-from lading.layers import kinds
 from lading.layers.kind import AnyKind, Lock
 from lading.project import Image
 from lading.state import State
@@ -23,7 +22,7 @@ def current(state: State, image: Image) -> bool:
 
 def reason(state: State, image: Image) -> str:
     """Why a lock has to be made again; empty if none has."""
-    wanted = kinds.of(image, state.project)
+    wanted = state.kinds(image)
     if wanted and state.base_lock(state.base_of(image)) is None:
         return "its base is not locked"
     for kind in wanted:
@@ -82,7 +81,7 @@ def _asked_for(state: State, image: Image) -> bool:
 def located(state: State, image: Image) -> Mapping[str, Sequence[Source]]:
     """Where the files that the store lacks can be had today; servers are asked once a run."""
     found: dict[str, Sequence[Source]] = {}
-    for kind in kinds.of(image, state.project):
+    for kind in state.kinds(image):
         found |= _located(state, image, kind)
     return found
 
@@ -104,7 +103,7 @@ def make(state: State, image: Image) -> str:
     """Locks the layers that are not current; says what moved. Frozen, it is an error that names
     the lock.
     """
-    wanted = kinds.of(image, state.project)
+    wanted = state.kinds(image)
     if not wanted:
         return "nothing to lock"
     base = state.base_of(image)
@@ -127,7 +126,7 @@ def make(state: State, image: Image) -> str:
 
 def _deleted(state: State, image: Image) -> Iterator[str]:
     """Of locks that name what is no longer to be had, which packages that are."""
-    for kind in kinds.of(image, state.project):
+    for kind in state.kinds(image):
         lock = state.layer_lock(image, kind)
         if lock is not None and missing_upstream(state, image, kind):
             yield from _taken_back(state, image, kind, lock, "deleted")

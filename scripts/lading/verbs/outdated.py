@@ -8,7 +8,6 @@ from functools import partial
 from msgspec import Struct
 
 from lading.errors import LadingError
-from lading.layers import kinds
 from lading.layers.kind import AnyKind, Lock
 from lading.layers.source_section import SourceBuild
 from lading.moved import Change
@@ -124,7 +123,7 @@ def _source(state: State, source: SourceBuild, base: Base, name: str) -> Outlook
 
 def _image(state: State, image: Image) -> Outlook:
     found = Outlook(name=image.name)
-    for kind in kinds.of(image, state.project):
+    for kind in state.kinds(image):
         found += _known(image.name, kind.name, partial(_layer, state, image, kind))
     return found
 

@@ -11,7 +11,7 @@ from functools import partial
 
 from lading import moved, together
 from lading.errors import DeclarationError, LadingError
-from lading.layers import apt_kind, kinds
+from lading.layers import apt_kind
 from lading.layers import base as bases
 from lading.project import Base, Image
 from lading.state import State
@@ -38,7 +38,7 @@ def make(state: State, image: Image) -> str:
             parts[base.name] = partial(renewing.base, state, base)
         for source in state.sources_of(image):
             parts[f"{source.name}@{base.name}"] = partial(renewing.source, state, source, base)
-        for kind in kinds.of(image, state.project):
+        for kind in state.kinds(image):
             parts[f"{image.name} {kind.name}"] = partial(renewing.layer, state, image, kind)
         found = Renewed()
         # What several images stand on moves once a run.
@@ -128,7 +128,7 @@ def _packages(state: State, image: Image) -> Iterator[str]:
         tools = state.tools_lock(source, state.base_of(image))
         if tools is not None:
             yield from (one.name for one in apt_kind.pinned(tools))
-    for kind in kinds.of(image, state.project):
+    for kind in state.kinds(image):
         lock = state.layer_lock(image, kind)
         if lock is not None:
             yield from (one.name for one in kind.pinned(lock))

@@ -9,7 +9,7 @@ from pathlib import Path
 from lading import requirements
 from lading.errors import LadingError
 from lading.facts import Facts
-from lading.layers import apt, kinds, pip_kind, source_section
+from lading.layers import apt, pip_kind, source_section
 from lading.layers import base as bases
 from lading.layers import conda as conda_layer
 from lading.layers.apt import AptLock
@@ -87,7 +87,7 @@ def _elsewhere(state: State, image: Image, package: str) -> list[str]:
             continue
         versions = {
             one.forms[0]
-            for kind in kinds.of(other, state.project)
+            for kind in state.kinds(other)
             if (lock := _readable(state, other, kind.name)) is not None
             for one in kind.pinned(lock)
             if not one.part and normalised(one.name) == wanted
@@ -98,7 +98,7 @@ def _elsewhere(state: State, image: Image, package: str) -> list[str]:
 
 
 def _readable(state: State, image: Image, kind: str) -> Lock | None:
-    found = next(one for one in kinds.of(image, state.project) if one.name == kind)
+    found = next(one for one in state.kinds(image) if one.name == kind)
     try:
         return state.layer_lock(image, found)
     except LadingError:
@@ -113,7 +113,7 @@ def _graphs(state: State, image: Image) -> Iterator[Graph]:
     that is damaged, or not there.
     """
     places = Places(state.project.root / "project.yaml")
-    found = {kind.name: state.layer_lock(image, kind) for kind in kinds.of(image, state.project)}
+    found = {kind.name: state.layer_lock(image, kind) for kind in state.kinds(image)}
     if None in found.values():
         raise LadingError(f"{image.name} is not locked yet", do=f"doit lock:{image.name}")
     base, base_lock = state.base_of(image), state.base_lock(state.base_of(image))
@@ -182,7 +182,7 @@ def _facts(state: State, image: Image) -> Facts:
     if base_lock is None:
         raise LadingError(f"the base {image.base} is not locked", do=f"doit lock:base:{image.base}")
     facts = base_lock.facts
-    for kind in kinds.of(image, state.project):
+    for kind in state.kinds(image):
         if kind.name == "conda" and (below := state.layer_lock(image, kind)) is not None:
             facts = kind.facts(below, facts)
     return facts
