@@ -22,10 +22,15 @@ BASE = "localhost/lading/test-base:1"
 
 @dataclass(frozen=True, kw_only=True)
 class TinyImage:
-    """An image's configuration and its one layer, as bytes."""
+    """An image's configuration and its one layer, as bytes; `over`, where it has a second."""
 
     config: bytes
     layer: bytes
+    over: bytes = b""
+
+    @property
+    def layers(self) -> tuple[bytes, ...]:
+        return (self.layer, self.over) if self.over else (self.layer,)
 
     @property
     def id(self) -> str:
@@ -101,7 +106,9 @@ def push(image: TinyImage, registry: str, name: str, tag: str) -> str:
     """
     url = f"http://{registry}/v2/{name}"
     with requests.Session() as session:
-        for blob in (image.config, image.layer):
+        for blob in (image.config, *image.layers):
+            if session.head(f"{url}/blobs/{digest(blob)}", timeout=30).ok:
+                continue
             upload = session.post(f"{url}/blobs/uploads/", timeout=30).headers["Location"]
             session.put(
                 upload, params={"digest": digest(blob)}, data=blob, timeout=30
@@ -119,9 +126,10 @@ def push(image: TinyImage, registry: str, name: str, tag: str) -> str:
                 "layers": [
                     {
                         "mediaType": "application/vnd.docker.image.rootfs.diff.tar",
-                        "size": len(image.layer),
-                        "digest": digest(image.layer),
+                        "size": len(layer),
+                        "digest": digest(layer),
                     }
+                    for layer in image.layers
                 ],
             }
         ).encode()

@@ -221,16 +221,21 @@ def prefix(
 
     `channel` has to have what `packages` takes up, and `more` packages that are to be in it.
     """
+    made = laid(channel, store, PREFIX, [f"conda={VERSION}", *more])
+    return made, _bytecode(made, folder)
+
+
+def laid(channel: Channel, store: Store, at: str, packages: Sequence[str]) -> Path:
+    """A tar of a prefix with these packages of the channel in it."""
 
     def nowhere() -> InBase:
         raise AssertionError("nothing in it wants to be activated")
 
     environ = {**os.environ, "CONDA_CHANNEL_ALIAS": channel.alias}
     tools = Tools(environ=environ, store=store, note=print, in_base=nowhere)
-    section = CondaSection(channels=(channel.name,), packages=(f"conda={VERSION}", *more))
+    section = CondaSection(channels=(channel.name,), packages=tuple(packages), prefix=at)
     asked = conda.request(Path(), "base", section, Facts(glibc="2.36"), "linux/amd64", None)
-    made = conda_store.prepared(asked, conda_resolve.lock(asked, None, tools), tools)
-    return made, _bytecode(made, folder)
+    return conda_store.prepared(asked, conda_resolve.lock(asked, None, tools), tools)
 
 
 def image(channel: Channel, store: Store) -> images.TinyImage:
@@ -238,7 +243,7 @@ def image(channel: Channel, store: Store) -> images.TinyImage:
     # Of a real base's libraries it has at least those that an installer of packages needs.
     tiny = images.tiny_image(TOOLS, [Path(sys.prefix) / "bin" / "uv"])
     with tempfile.TemporaryDirectory() as folder:
-        layer = _joined(tiny.layer, *prefix(channel, store, Path(folder)))
+        layer = joined(tiny.layer, *prefix(channel, store, Path(folder)))
     config = json.loads(tiny.config)
     config["config"]["Env"] = [
         f"PATH={PREFIX}/bin:/bin",
@@ -271,7 +276,7 @@ def _dated(member: tarfile.TarInfo) -> tarfile.TarInfo:
     return member
 
 
-def _joined(first: bytes, *more: Path) -> bytes:
+def joined(first: bytes, *more: Path) -> bytes:
     """Tars as one."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as joined:
