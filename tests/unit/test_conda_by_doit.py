@@ -226,7 +226,7 @@ def test_pip_on_top(
         environment.write_text(YAML_WITH_PIP.format("c"))
         code, said = run("lock:one")
         assert code == 0, said
-        assert "  + c 1.0\n  - a 1.0\n" in said or "  - a 1.0\n  + c 1.0\n" in said
+        assert "    - a 1.0\n    + c 1.0   628 B\n" in said
         # The same lock of conda's packages, for which no channel was asked.
         assert ((locked(trial) / "conda.lock").read_bytes(), len(channel.requests)) == before
 

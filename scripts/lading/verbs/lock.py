@@ -127,8 +127,10 @@ def make(state: State, image: Image) -> str:
 def _deleted(state: State, image: Image) -> Iterator[str]:
     """Of locks that name what is no longer to be had, which packages that are."""
     for kind in state.kinds(image):
-        lock = state.layer_lock(image, kind)
-        if lock is not None and missing_upstream(state, image, kind):
+        with suppress(LadingError):  # one that is damaged has been named
+            lock = state.layer_lock(image, kind)
+            if lock is None or not missing_upstream(state, image, kind):
+                continue
             yield from _taken_back(state, image, kind, lock, "deleted")
 
 
