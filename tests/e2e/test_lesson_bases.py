@@ -89,7 +89,7 @@ def test_every_base_of_the_lesson(project: Copy, bases: str) -> None:
         assert f"{prefix}/lib/" in (project.root / f"build/{name}/check.json").read_text()
         text = (project.root / f"build/{name}/context/Dockerfile").read_text()
         # Also where the tag is `latest`.
-        assert re.search(f"^FROM {bases}/[a-z0-9_/]+@sha256:[0-9a-f]{{64}}$", text, re.MULTILINE)
+        assert re.search(f"^FROM {bases}/[a-z0-9_/-]+@sha256:[0-9a-f]{{64}}$", text, re.MULTILINE)
     for name, facts in FACTS.items():
         lock = (project.root / f"locks/bases/{name}/linux-amd64/base.yaml").read_text()
         assert not [fact for fact in facts if f"  {fact}\n" not in lock], lock
