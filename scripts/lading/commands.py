@@ -384,7 +384,9 @@ def _goals(selected: Iterable[str], known: dict[str, Task]) -> Iterator[str]:
         yield name
         task = known.get(name)
         if task is not None and task.has_subtask:
-            yield from (sub for sub in task.task_dep if known[sub].subtask_of == name)
+            # In a group of a matrix's variants, which is no group of doit's, is nothing else.
+            every = task.subtask_of is not None
+            yield from (sub for sub in task.task_dep if every or known[sub].subtask_of == name)
 
 
 def _closure(names: Iterable[str], known: dict[str, Task]) -> set[str]:

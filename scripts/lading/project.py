@@ -7,7 +7,7 @@ project.schema.json beside this one holds it.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,6 +34,8 @@ from lading.schema.scalars import (
     Version,
 )
 from lading.schema.shapes import VARIABLES, Converted, Either, Field, Kind, List, Map, Record
+from lading.schema.variants import KEY as MATRIX
+from lading.schema.variants import Expanded, MatrixKind
 from lading.sif import section as sif_section
 from lading.sif.section import SifSection
 
@@ -64,6 +66,7 @@ class Image(Struct, frozen=True, kw_only=True):
     """`files` maps absolute paths in the image to paths in the project; `run` maps points
     (`POINTS`) to commands; `mpi` is one of `MPIS` or empty; `allow` maps findings of the checks
     ("F1:/opt/x") to the reason why they are let through; `line` is where project.yaml declares it.
+    `matrix` has the values of a variant by axis, and `variant_of` the name of what has the matrix.
     """
 
     name: str
@@ -84,6 +87,8 @@ class Image(Struct, frozen=True, kw_only=True):
     test: tuple[str, ...] = ()
     mpi: str = ""
     allow: Mapping[str, str] = field(default_factory=dict)
+    matrix: Mapping[str, str] = field(default_factory=dict)
+    variant_of: str = ""
     line: int = 0
 
 
@@ -306,8 +311,25 @@ _IMAGE = Record(
             ),
             about="findings of the portability checks that are meant, and why",
         ),
+        MATRIX: Field(
+            kind=MatrixKind(),
+            about="axes and their values: an image for each combination, with {axis} filled in",
+            passed=False,
+        ),
     },
 )
+
+
+def _files_of(image: Image) -> Iterable[str]:
+    """The files of the project in which `{axis}` stands for its value."""
+    if image.pip is not None:
+        yield from filter(None, (image.pip.requirements, *image.pip.constraints))
+    if image.conda is not None:
+        sections = (image.conda, *image.conda.environments.values())
+        yield from (section.file for section in sections if section.file)
+
+
+_SOURCE = source_section.section(_SOURCE_NAME, _COMMAND, VARIABLES)
 
 _VERSION = Version(version=FORMAT)
 
@@ -338,20 +360,29 @@ PROJECT = Record(
             about="what images start from",
         ),
         "sources": Field(
-            kind=Map(
-                key=_SOURCE_NAME,
-                value=source_section.section(_SOURCE_NAME, _COMMAND, VARIABLES),
-                expected="a mapping of sources",
-                defines="sources",
+            kind=Expanded(
+                map=Map(
+                    key=_SOURCE_NAME,
+                    value=_SOURCE,
+                    expected="a mapping of sources",
+                    defines="sources",
+                ),
+                record=_SOURCE,
+                meant=frozenset(["version"]),
             ),
             about="what is compiled from source, once for each base",
         ),
         "images": Field(
-            kind=Map(
-                key=_name("the name of an image", {"base": _RESERVED, "source": _RESERVED}),
-                value=_IMAGE,
-                expected="a mapping of images",
-                defines="images",
+            kind=Expanded(
+                map=Map(
+                    key=_name("the name of an image", {"base": _RESERVED, "source": _RESERVED}),
+                    value=_IMAGE,
+                    expected="a mapping of images",
+                    defines="images",
+                ),
+                record=_IMAGE,
+                said=lambda of, values: {"matrix": values, "variant_of": of},
+                files=_files_of,
             ),
             about="the images",
         ),

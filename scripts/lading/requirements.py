@@ -13,6 +13,7 @@ from msgspec import Struct
 from lading.errors import DeclarationError, LadingError
 from lading.files import content_of, resolved
 from lading.net import redact
+from lading.schema import axes
 from lading.store import Artifact
 
 INCLUDE = re.compile(r"^(?P<option>-[rc]|--(?:requirement|constraint)(?=[\s=]))[\s=]*(?P<path>.+)")
@@ -138,9 +139,11 @@ def read(
     requirements: str,
     constraints: Iterable[str] = (),
     given: Mapping[str, bytes] | None = None,
+    values: Mapping[str, str] | None = None,
 ) -> Sources:
     """Reads a requirement file of the project at `root` and every file it includes. Files that
-    are `given` are requirements, too, and not read; there may be nothing but them.
+    are `given` are requirements, too, and not read; there may be nothing but them. `values` are
+    those of a variant, by axis, and stand in the files' places of `{axis}`.
 
     Raises `DeclarationError`, naming file and line, for what can't be locked: editable and
     local packages, checkouts of a version control system, files outside the project, options
@@ -167,7 +170,9 @@ def read(
             if real in within:
                 problems.append(f"{said_by}: {path} includes itself by way of a symbolic link")
                 return
-            files[path] = given[path] if path in given else content_of(real)
+            files[path] = (
+                given[path] if path in given else axes.filled_bytes(content_of(real), values or {})
+            )
         except (OSError, RuntimeError, ValueError) as error:
             why = getattr(error, "strerror", None) or str(error)
             problems.append(f"{said_by}: {path} can't be read: {why}")

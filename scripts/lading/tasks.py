@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import suppress
 from inspect import Signature
 from pathlib import Path
@@ -20,7 +20,7 @@ from doit.task import Task, dict_to_task
 from lading.errors import LadingError
 from lading.files import write_text
 from lading.net import redact
-from lading.project import load
+from lading.project import Image, load
 from lading.state import State
 from lading.verbs import source
 from lading.verbs.source import OnBase
@@ -173,6 +173,7 @@ class Pipeline:
                 [*after, *compiled],
                 doc=image.description or f"the image {image.name}, on {image.base}",
             )  # fmt: skip
+        yield from variants_of(verb, images, self.state.project.images)
 
     def _task(
         self,
@@ -203,6 +204,19 @@ class Pipeline:
         alone = dict_to_task({**task, "name": f"{verb}:{names['name']}"})
         alone.subtask_of = verb
         return alone
+
+
+def variants_of(verb: str, images: Sequence[Image], known: Container[str]) -> Iterator[Task]:
+    """VERB:NAME for every matrix: all its variants, made when it is named."""
+    groups: dict[str, list[str]] = {}
+    for image in images:
+        if image.variant_of and image.variant_of not in known:
+            groups.setdefault(image.variant_of, []).append(f"{verb}:{image.name}")
+    for of, names in groups.items():
+        about = f"all {len(names)} variants of {of}"
+        task = Task(f"{verb}:{of}", None, task_dep=names, doc=about, has_subtask=True)
+        task.subtask_of = verb
+        yield task
 
 
 class _UpToDate:

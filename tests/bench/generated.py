@@ -26,15 +26,42 @@ def names(count: int) -> list[str]:
     return [f"image-{number:04}" for number in range(1, count + 1)]
 
 
-def declaration(base: Base, count: int) -> str:
-    """The project.yaml of a project with so many images, all on one base."""
+def variants() -> list[str]:
+    """The names of the variants of one image with three axes: a thousand."""
+    return [f"image-{number // 100}-{number // 10 % 10}-{number % 10}" for number in range(1000)]
+
+
+def _head(base: Base) -> list[str]:
+    """The lines of a project.yaml above its images."""
     kind = (
         {"debian": {"suite": base.debian.suite, "packages": list(base.debian.packages)}}
         if base.debian
         else {"image": base.image}
     )
     lines = ["lading: 1", "name: generated", "platform: linux/amd64", "bases:"]
-    lines += [f"  {base.name}: {json.dumps(kind)}", "images:"]
+    return [*lines, f"  {base.name}: {json.dumps(kind)}", "images:"]
+
+
+def matrix(base: Base) -> str:
+    """The project.yaml of a project whose one image has a thousand variants."""
+    section = {"requirements": "recipes/image/requirements.in"}
+    lines = [
+        *_head(base),
+        "  image:",
+        "    matrix:",
+        *(f"      {axis}: {json.dumps(list(map(str, range(10))))}" for axis in "abc"),
+        f"    base: {base.name}",
+        '    description: "{a}.{b}.{c}"',
+        f"    pip: {json.dumps(section)}",
+        '    labels: {org.example.c: "{c}"}',
+        '    test: [python -c "import astropy"]',
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def declaration(base: Base, count: int) -> str:
+    """The project.yaml of a project with so many images, all on one base."""
+    lines = _head(base)
     for name in names(count):
         section = {"requirements": f"recipes/{name}/requirements.in"}
         lines += [
@@ -49,14 +76,20 @@ def declaration(base: Base, count: int) -> str:
 def write(source: Path, target: Path, base: Base, model: str, count: int) -> Path:
     """Writes the project, with requirements and locks like those of the image `model`.
 
-    The inputs that the locks name are still the model's: see `lock_again`.
+    The inputs that the locks name are still the model's: see `lock_again`. A `count` of 0 is one
+    image with a matrix, and its thousand variants.
     """
     target.mkdir()
-    write_text(target / "project.yaml", declaration(base, count))
+    write_text(target / "project.yaml", declaration(base, count) if count else matrix(base))
     shutil.copy(source / "dodo.py", target / "dodo.py")
     shutil.copytree(source / "locks" / "bases" / base.name, target / "locks" / "bases" / base.name)
-    for name in names(count):
+    recipes = names(count) or ["image"]
+    for name in recipes:
         shutil.copytree(source / "recipes" / model, target / "recipes" / name)
+    if not count:
+        with (target / "recipes/image/requirements.in").open("a") as file:
+            file.write("astropy>={a}.{b}\n")
+    for name in names(count) or variants():
         shutil.copytree(source / "locks" / "images" / model, target / "locks" / "images" / name)
     return target
 

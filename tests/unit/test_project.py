@@ -425,6 +425,8 @@ def fits(schema: dict[str, Any], value: Any) -> bool:
                 good = value in rule
             case "not":
                 good = not fits(rule, value)
+            case "if":
+                good = fits(schema["then" if fits(rule, value) else "else"], value)
             case "anyOf":
                 good = any(fits(each, value) for each in rule)
             case "oneOf":
@@ -449,7 +451,7 @@ def fits(schema: dict[str, Any], value: Any) -> bool:
                 known = schema.get("properties", {})
                 others = [each for key, each in value.items() if key not in known]
                 good = all(rule and fits(rule, each) for each in others)
-            case "$schema" | "title" | "description" | "format":
+            case "$schema" | "title" | "description" | "format" | "then" | "else":
                 good = True
             case _:
                 raise AssertionError(f"unknown word {word}")

@@ -27,6 +27,7 @@ from lading.facts import Facts
 from lading.files import digest_of, write_text
 from lading.layers.conda_section import LOCKERS, PREFIX, CondaSection
 from lading.locks import Header
+from lading.schema import axes
 from lading.store import Artifact
 
 FORMAT = 1
@@ -129,14 +130,15 @@ def request(
     overridden: Sequence[str] = (),
     named: str = "",
     below_pip: str = "",
+    values: Mapping[str, str] | None = None,
 ) -> Request:
     """Reads what is wanted, once; `named` is the environment, of several prefixes; `below_pip` the
-    digest of the base, where pip's packages go on top. Raises `DeclarationError` for what can't be
-    locked.
+    digest of the base, where pip's packages go on top; `values` are a variant's, by axis. Raises
+    `DeclarationError` for what can't be locked.
     """
     where = _where(image, named)
     section = placed(where, section, facts)
-    wanted = read_wanted(root, image, section, named)
+    wanted = read_wanted(root, image, section, named, values)
     names, urls = environment.channels_of(wanted)
     if not names:
         raise DeclarationError(
@@ -198,15 +200,23 @@ def placed(here: str, section: CondaSection, facts: Facts) -> CondaSection:
     return section
 
 
-def read_wanted(root: Path, image: str, section: CondaSection, named: str = "") -> Environment:
-    """What the section and its file ask for; the section's own channels go before the file's."""
+def read_wanted(
+    root: Path,
+    image: str,
+    section: CondaSection,
+    named: str = "",
+    values: Mapping[str, str] | None = None,
+) -> Environment:
+    """What the section and its file ask for; the section's own channels go before the file's.
+    `values`, of a variant, stand in the file's places of `{axis}`.
+    """
     here = _where(image, named)
     if section.file:
         try:
             text = (root / section.file).read_text(encoding="utf-8-sig")
         except (OSError, ValueError) as error:
             raise DeclarationError(f"{section.file}: can't be read", why=str(error)) from error
-        wanted = environment.parse(section.file, text)
+        wanted = environment.parse(section.file, axes.filled(text, values or {}))
     else:
         specs = [environment.checked(text, f"{here}.packages") for text in section.packages]
         wanted = Environment(specs=tuple(specs))

@@ -43,6 +43,7 @@ class Conda(Kind[Request, CondaLock]):
             subject.image.as_of,
             tuple(subject.image.env),
             below_pip=subject.base.digest if _has_pip(subject) else "",
+            values=subject.image.matrix,
         )
 
     def read(self, folder: Path) -> CondaLock | None:
@@ -199,7 +200,7 @@ def pip_requirements(project: Project, image: Image) -> tuple[str, bytes] | None
     """
     if image.conda is None or not image.conda.file:
         return None
-    wanted = conda.read_wanted(project.root, image.name, image.conda)
+    wanted = conda.read_wanted(project.root, image.name, image.conda, values=image.matrix)
     text = ""
     for line, where in wanted.pip:
         number = int(where.rpartition(":")[2])

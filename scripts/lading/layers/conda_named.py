@@ -38,7 +38,7 @@ class Named(Conda):
         root, image, first = subject.project.root, subject.image, subject.image.conda
         assert first is not None
         own = first.environments[self.environment]
-        wanted = conda.read_wanted(root, image.name, own, self.environment)
+        wanted = conda.read_wanted(root, image.name, own, self.environment, image.matrix)
         if wanted.pip:
             raise DeclarationError(
                 f"{wanted.pip[0][1]}: pip's packages go on top of the first prefix only, "
@@ -59,6 +59,7 @@ class Named(Conda):
             subject.project.platform,
             image.as_of,
             named=self.environment,
+            values=image.matrix,
         )
 
     def read(self, folder: Path) -> CondaLock | None:

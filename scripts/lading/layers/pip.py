@@ -133,11 +133,12 @@ def request(
     below: Below | None = None,
     given: Mapping[str, bytes] | None = None,
     lent: Lent | None = None,
+    values: Mapping[str, str] | None = None,
 ) -> Request:
-    """Reads the requirement files, once; `given` are further ones, path to content. Raises
-    `DeclarationError` for what can't be locked.
+    """Reads the requirement files, once; `given` are further ones, path to content; `values` are
+    a variant's, by axis. Raises `DeclarationError` for what can't be locked.
     """
-    found = requirements.read(root, section.requirements, section.constraints, given)
+    found = requirements.read(root, section.requirements, section.constraints, given, values)
     if below is not None:
         _refuse_over_conda(found, below)
     return Request(

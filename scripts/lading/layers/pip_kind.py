@@ -48,6 +48,7 @@ class Pip(Kind[Request, PipLock]):
             below=_below(subject),
             given=of_environment(image, subject.project),
             lent=_lent(subject),
+            values=image.matrix,
         )
 
     def read(self, folder: Path) -> PipLock | None:

@@ -15,6 +15,8 @@ from lading.schema.nodes import Node
 from lading.schema.problems import Place, RejectedError, quoted
 from lading.schema.scalars import CONTROL, ProjectPath, Reference, Text
 from lading.schema.shapes import Field, Kind, List, Map, Record
+from lading.schema.variants import KEY as MATRIX
+from lading.schema.variants import MatrixKind
 
 T = TypeVar("T")
 
@@ -197,6 +199,11 @@ def section(name: Text, command: Kind[str], variables: Map[str]) -> Record[Sourc
                 kind=globs, about="what images get besides programs and shared libraries"
             ),
             "drop": Field(kind=globs, about="what images do not get"),
+            MATRIX: Field(
+                kind=MatrixKind(),
+                about="axes and their values: a source for each combination, with {axis} filled in",
+                passed=False,
+            ),
         },
     )
 

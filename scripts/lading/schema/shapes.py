@@ -82,7 +82,7 @@ class Map(Struct, Generic[T], frozen=True, kw_only=True):
     def parse(self, node: Node, place: Place) -> dict[str, T]:
         before = len(place.report.problems)
         place.report.defined[self.defines] = None
-        pairs = _pairs(node, place, self.expected)
+        pairs = pairs_of(node, place, self.expected)
         place.report.defined[self.defines] = pairs
         made: dict[str, T] = {}
         for name, (key, value) in pairs.items():
@@ -132,8 +132,15 @@ class Record(Struct, Generic[T], frozen=True, kw_only=True):
 
     def parse(self, node: Node, place: Place) -> T:
         before = len(place.report.problems)
-        pairs = _pairs(node, place, self.expected)
-        self._check_keys(pairs, place)
+        pairs = pairs_of(node, place, self.expected)
+        self.check_keys(pairs, place)
+        given = self.given(pairs, place)
+        if len(place.report.problems) > before:
+            raise RejectedError
+        return self.make(**given, **self.also(place))
+
+    def given(self, pairs: Pairs, place: Place) -> dict[str, Any]:
+        """What `make` gets of these keys; those that can't be used are left out, and noted."""
         given: dict[str, Any] = {}
         for name, (key, value) in pairs.items():
             field = self.fields.get(name)
@@ -145,11 +152,10 @@ class Record(Struct, Generic[T], frozen=True, kw_only=True):
                 continue
             if field.passed:
                 given[name.replace("-", "_")] = parsed
-        if len(place.report.problems) > before:
-            raise RejectedError
-        return self.make(**given, **self.also(place))
+        return given
 
-    def _check_keys(self, pairs: Pairs, place: Place) -> None:
+    def check_keys(self, pairs: Pairs, place: Place) -> None:
+        """Notes keys that are unknown, and those that are missing or too many."""
         for name, (key, _) in pairs.items():
             if name not in self.fields:
                 hint = place.report.hint(name, self.fields)
@@ -207,7 +213,7 @@ class Converted(Struct, Generic[S, T], frozen=True, kw_only=True):
 Pairs = dict[str, tuple[ScalarNode, Node]]
 
 
-def _pairs(node: Node, place: Place, expected: str) -> Pairs:
+def pairs_of(node: Node, place: Place, expected: str) -> Pairs:
     """A mapping's pairs by their key's text; a key that is no text or comes twice is noted."""
     if not isinstance(node, MapNode):
         raise place.unexpected(expected, node)

@@ -43,10 +43,28 @@ def measure(workshop: Workshop) -> Iterator[Figure]:
         generated.lock_again(workshop.state(folder))
         generated.pretend_made(workshop.state(folder))
         yield _idle(workshop, folder, f"{count:,} images", limit, runs)
+    yield from _variants(workshop)
     hundred = workshop.folder / f"images-{MAKE_COUNT}"
     yield _make(workshop, hundred)
     yield _bake(workshop, hundred)
     yield from _build(workshop, project)
+
+
+def _variants(workshop: Workshop) -> Iterator[Figure]:
+    """One image with a matrix of 1,000 variants: nothing to do, and `doit list`."""
+    folder = generated.write(
+        workshop.source, workshop.folder / "images-matrix", workshop.base(), IMAGE, 0
+    )
+    generated.lock_again(workshop.state(folder))
+    generated.pretend_made(workshop.state(folder))
+    yield _idle(workshop, folder, "1,000 variants", 3, 3)
+    found = [workshop.doit(folder, "list") for _ in range(3)]
+    yield Figure(
+        what="1,000 variants, list",
+        ours=clock.seconds(found),
+        cpu=clock.cpu(found),
+        goal=Goal(kind="within", limit=1.5),
+    )
 
 
 def _idle(workshop: Workshop, project: Path, what: str, limit: float, runs: int) -> Figure:
