@@ -118,11 +118,14 @@ class Run(DoitRun):  # type: ignore[misc]
             return int(super()._execute(outfile, **options))
         known = {task.name: task for task in self.task_list}
         check_names(self.sel_tasks, known)
-        state.frozen = frozen(state)
-        state.only = frozenset(filter(None, (doit_cmd.get_var("package") or "").split(",")))
-        state.goals = frozenset(_goals(self.sel_tasks, known))
-        state.named = frozenset(_named(self.sel_tasks, known))
-        state.involved = frozenset(_closure(state.goals, known))
+        goals = frozenset(_goals(self.sel_tasks, known))
+        state.told(
+            frozen=frozen(state),
+            only=filter(None, (doit_cmd.get_var("package") or "").split(",")),
+            goals=goals,
+            named=_named(self.sel_tasks, known),
+            involved=_closure(goals, known),
+        )
         reporter = options.get("reporter")
         if reporter == "console":
             options["reporter"] = mine = Reporter(outfile, {})

@@ -20,6 +20,7 @@ from lading.layers.apt_section import AptSection
 from lading.layers.conda_section import CondaSection
 from lading.layers.pip_section import PipSection
 from lading.layers.source_section import SourceBuild
+from lading.platforms import PLATFORMS, native
 from lading.schema.nodes import MapNode, Node, ScalarNode, UnreadableError, read, text_of
 from lading.schema.problems import Place, RejectedError, Report, quoted, written
 from lading.schema.scalars import (
@@ -42,7 +43,6 @@ from lading.sif.section import SifSection
 T = TypeVar("T")
 
 FORMAT = 1
-PLATFORMS = ("linux/amd64", "linux/arm64")
 POINTS = ("before-layers", "after-layers")
 MPIS = ("mpich", "openmpi")
 
@@ -93,11 +93,14 @@ class Image(Struct, frozen=True, kw_only=True):
 
 
 class Project(Struct, frozen=True, kw_only=True):
-    """`root` is the folder of project.yaml, with symbolic links resolved."""
+    """`root` is the folder of project.yaml, with symbolic links resolved. `platform` is the one
+    that is made here, and `others` are those that are declared besides.
+    """
 
     root: Path
     name: str
     platform: str = PLATFORMS[0]
+    others: tuple[str, ...] = ()
     maintainer: str = ""
     registry: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -333,8 +336,16 @@ _SOURCE = source_section.section(_SOURCE_NAME, _COMMAND, VARIABLES)
 
 _VERSION = Version(version=FORMAT)
 
+
+def _project(*, platform: tuple[str, ...] = PLATFORMS[:1], **given: Any) -> Project:
+    """Of several platforms this machine's own is what is made here, else the first."""
+    own = native() if native() in platform else platform[0]
+    others = tuple(one for one in platform if one != own)
+    return Project(platform=own, others=others, **given)
+
+
 PROJECT = Record(
-    make=Project,
+    make=_project,
     expected="a mapping with the keys 'lading', 'name', 'bases', 'images'",
     also=lambda place: {"root": place.report.root},
     fields={
@@ -344,7 +355,10 @@ PROJECT = Record(
         "name": Field(
             kind=_name("the name of the project"), about="the project's name", required=True
         ),
-        "platform": Field(kind=Choice(of=PLATFORMS), about="what the images run on"),
+        "platform": Field(
+            kind=source_section.Some(item=Choice(of=PLATFORMS), or_one=True, unique=True),
+            about="what the images run on; of several, this machine's own unless another is named",
+        ),
         "maintainer": Field(kind=_line("a text in one line"), about="who looks after the images"),
         "registry": Field(
             kind=Text(

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from msgspec.structs import replace
 
 from lading import archive, compose, keys, locks
 from lading.compose import Layer, Locked
@@ -27,6 +29,7 @@ from lading.layers.source_image import Compiled
 from lading.layers.source_section import SourceBuild
 from lading.parts import Part, Start
 from lading.plan import AGAIN, KEY_LABEL, Plan
+from lading.platforms import dashed
 from lading.project import Base, Image, Project
 from lading.store import Artifact, Store
 
@@ -61,6 +64,7 @@ class State:
         """The goals and all they stand on."""
         self.only: frozenset[str] = frozenset()
         """Of an upgrade, the packages that are to move; all of them if it is empty."""
+        self._elsewhere: list[State] = []
         self._connect = connect or self._connect_for_real
         self._known: dict[tuple[Any, ...], Any] = {}
         self._assumed: dict[tuple[str, ...], Lock | BaseLock | SourceLock] = {}
@@ -104,6 +108,32 @@ class State:
         if isinstance(found, LadingError):
             raise found
         return found
+
+    def on(self, platform: str) -> State:
+        """The same run, for another of the project's platforms."""
+        made = _Elsewhere(self, platform)
+        self._elsewhere.append(made)
+        return made
+
+    def told(
+        self,
+        *,
+        frozen: bool,
+        goals: Iterable[str],
+        named: Iterable[str],
+        involved: Iterable[str],
+        only: Iterable[str] = (),
+    ) -> None:
+        """What this run is asked for, tasks by their names; for other platforms, theirs."""
+        self.frozen, self.only = frozen, frozenset(only)
+        self.goals, self.named, self.involved = map(frozenset, (goals, named, involved))
+        for other in self._elsewhere:
+            mine = (
+                [name.removesuffix(other.at) for name in names if name.endswith(other.at)]
+                for names in (self.goals, self.named, self.involved)
+            )
+            other.frozen, other.only = self.frozen, self.only
+            other.goals, other.named, other.involved = map(frozenset, mine)
 
     def _connect_for_real(self) -> Engine:
         from lading import engines
@@ -160,7 +190,7 @@ class State:
             key = self._key_or_none(image)
             if key is None:
                 continue
-            where, _, tag = self.name(image).rpartition(":")
+            where, tag = self.pushed_as(image)
             wanted[f"image:{image.name}"] = Wanted(
                 repository=where, key=key, tag=tag if to_push else ""
             )
@@ -223,7 +253,7 @@ class State:
         base = self.base_lock(self.base_of(image))
         if base is None:
             raise LadingError(
-                f"the base {image.base} is not locked", do=f"doit lock:base:{image.base}"
+                f"the base {image.base} is not locked", do=f"doit lock:base:{image.base}{self.at}"
             )
         facts = base.facts
         below: dict[str, Lock] = {}
@@ -232,7 +262,9 @@ class State:
                 break
             lock = self.layer_lock(image, other)
             if lock is None:
-                raise LadingError(f"{image.name} is not locked yet", do=f"doit lock:{image.name}")
+                raise LadingError(
+                    f"{image.name} is not locked yet", do=f"doit lock:{image.name}{self.at}"
+                )
             below[other.name] = lock
             facts = other.facts(lock, facts)
         return Subject(project=self.project, image=image, base=base, facts=facts, locks=below)
@@ -276,7 +308,7 @@ class State:
         lock = self.base_lock(base)
         if lock is None:
             raise LadingError(
-                f"the base {base.name} is not locked", do=f"doit lock:base:{base.name}"
+                f"the base {base.name} is not locked", do=f"doit lock:base:{base.name}{self.at}"
             )
         needs = source_section.in_order(source.needs, self.project.sources)
         return source_image.request(source, needs, lock, self.project.platform)
@@ -338,7 +370,7 @@ class State:
         found = self.locked(image)
         if found is None:
             raise LadingError(
-                f"{image.name} is not locked yet", do=f"doit lock:{image.name}, then again"
+                f"{image.name} is not locked yet", do=f"doit lock:{image.name}{self.at}, then again"
             )
         return found
 
@@ -372,6 +404,11 @@ class State:
         """What the image is called: [REGISTRY/]NAME:VERSION."""
         return compose.name(self.project, image, self.all_locked(image))
 
+    def pushed_as(self, image: Image) -> tuple[str, str]:
+        """Where in the registry the image is, and its tag: of several platforms each has its own."""
+        where, _, tag = self.name(image).rpartition(":")
+        return where, f"{tag}-{dashed(self.project.platform)}" if self.project.others else tag
+
     def locks_changed(self) -> None:
         """To be called when a lock was written: what follows from locks is worked out anew."""
         self.forget("base", "layer", "request", "locked", "plan", "key", "located", "archived")
@@ -394,23 +431,30 @@ class State:
 
     # -- where things lie -------------------------------------------------------------------
 
+    at = ""
+    """What the names of tasks and files end with that are for another platform."""
+
+    def tag(self, image: Image) -> str:
+        """What the engine calls the image: of two platforms each has a name of its own there."""
+        return self.name(image)
+
     def build_folder(self, image: Image) -> Path:
-        return self.project.root / "build" / image.name
+        return self.project.root / "build" / f"{image.name}{self.at}"
 
     def context(self, image: Image) -> Path:
         return self.build_folder(image) / "context"
 
     def check_file(self, image: Image) -> Path:
-        return self.project.root / f"build/{image.name}/check.json"
+        return self.project.root / f"build/{image.name}{self.at}/check.json"
 
     def candidate(self, image: Image) -> Path:
         return self.build_folder(image) / "candidate.tar"
 
     def archive(self, image: Image) -> Path:
-        return self.project.root / f"dist/{image.name}.tar"
+        return self.project.root / f"dist/{image.name}{self.at}.tar"
 
     def record(self, image: Image) -> Path:
-        return self.project.root / f"dist/{image.name}.json"
+        return self.project.root / f"dist/{image.name}{self.at}.json"
 
     # -- what is up to date -----------------------------------------------------------------
 
@@ -433,3 +477,30 @@ class State:
         if self.frozen or self.asked_for("push", image):
             return self.archived(image) or bool(self.in_registry(image)) or self.in_engine(image)
         return self.archived(image) or self.in_engine(image) or bool(self.in_registry(image))
+
+
+class _Elsewhere(State):
+    """A run as it concerns another platform: it has locks, keys and files of its own, and shares
+    the engine, and what was asked for.
+    """
+
+    def __init__(self, run: State, platform: str) -> None:
+        super().__init__(
+            replace(run.project, platform=platform, others=(run.project.platform,)),
+            environ=run.environ,
+            console=run.console,
+            connect=lambda: run.engine,
+        )
+        self._run = run
+        self.at = f"@{dashed(platform)}"
+
+    def tag(self, image: Image) -> str:
+        return f"localhost/lading/{self.at[1:]}/{self.name(image)}"
+
+    def images_by_key(self) -> Mapping[str, str]:
+        return self._run.images_by_key()
+
+    def forget(self, *names: str) -> None:
+        super().forget(*names)
+        if "images" in names:
+            self._run.forget("images")

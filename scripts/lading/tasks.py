@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from inspect import Signature
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Concatenate, ParamSpec, TypeAlias
 
 from doit.action import BaseAction
 from doit.exceptions import BaseFail, InvalidDodoFile, TaskError, TaskFailed
@@ -76,12 +76,36 @@ class Work(BaseAction):  # type: ignore[misc]
         return "lading"
 
 
+P = ParamSpec("P")
+
+
+def _on_every_platform(
+    method: Callable[Concatenate[Pipeline, P], Iterator[Entry]],
+) -> Callable[Concatenate[Pipeline, P], Iterator[Entry]]:
+    """The tasks for this run's own platform, and then those for the project's others."""
+
+    def every(self: Pipeline, /, *args: P.args, **options: P.kwargs) -> Iterator[Entry]:
+        yield from method(self, *args, **options)
+        for other in self.others:
+            yield from method(other, *args, **options)
+
+    return every
+
+
 class Pipeline:
-    """The tasks of a project's bases and images, a verb at a time."""
+    """The tasks of a project's bases and images, a verb at a time.
+
+    Those for another platform than this run's own end in @ and its name; of these only the locks
+    are in their group, the rest is made when it is named.
+    """
 
     def __init__(self, state: State) -> None:
         self.state = state
+        # One of those has no others: this one has.
+        others = () if state.at else state.project.others
+        self.others = [Pipeline(state.on(platform)) for platform in others]
 
+    @_on_every_platform
     def bases(
         self,
         verb: str,
@@ -102,6 +126,7 @@ class Pipeline:
                 doc=f"the base {base.name}: {kind}",
             )  # fmt: skip
 
+    @_on_every_platform
     def sources(
         self,
         *,
@@ -119,6 +144,7 @@ class Pipeline:
                 doc=f"the source {name} {on[0].source.version}",
             )  # fmt: skip
 
+    @_on_every_platform
     def compiled(
         self,
         *,
@@ -136,11 +162,12 @@ class Pipeline:
                 make, current, clean, after,
                 doc=f"{one.source.name} {one.source.version}, compiled on {base}",
             )  # fmt: skip
-            if one.default:
+            if one.default and not self.state.at:
                 # What takes so long stands in `doit list` by itself; images bring it along.
                 task.subtask_of = None
             yield task
 
+    @_on_every_platform
     def images(
         self,
         verb: str,
@@ -156,7 +183,7 @@ class Pipeline:
         """
         every = self.state.project.images.values()
         images = [image for image in every if not section or getattr(image, section) is not None]
-        if not any(image.default for image in images):
+        if not any(image.default for image in images) and not self.state.at:
             # doit makes a group of what is in it; this one is empty, and there all the same.
             about = module.__doc__.partition(": ")[2].splitlines()[0].rstrip(".")
             yield Task(verb, None, doc=about, has_subtask=True)
@@ -173,7 +200,7 @@ class Pipeline:
                 [*after, *compiled],
                 doc=image.description or f"the image {image.name}, on {image.base}",
             )  # fmt: skip
-        yield from variants_of(verb, images, self.state.project.images)
+        yield from variants_of(verb, images, self.state)
 
     def _task(
         self,
@@ -188,33 +215,33 @@ class Pipeline:
         doc: str,
     ) -> Entry:
         state = self.state
-
+        name = f"{names['name']}{state.at}"
         task: dict[str, Any] = {
-            "name": names["name"],
+            "name": name,
             "doc": doc,
             "actions": [Work(lambda: make(state, thing), state.project.root)],
             "uptodate": [_UpToDate(current, state, thing)],
-            "task_dep": [name.format(**names) for name in after],
+            "task_dep": [one.format(**names) + state.at for one in after],
         }
         if clean is not None:
             task["clean"] = [_Clean(clean, state, thing)]
-        if in_group:
+        if in_group and (not state.at or verb == "lock"):
             return task
         # Hidden from `doit list` like any subtask, but not one of its group: made when named.
-        alone = dict_to_task({**task, "name": f"{verb}:{names['name']}"})
+        alone = dict_to_task({**task, "name": f"{verb}:{name}"})
         alone.subtask_of = verb
         return alone
 
 
-def variants_of(verb: str, images: Sequence[Image], known: Container[str]) -> Iterator[Task]:
+def variants_of(verb: str, images: Sequence[Image], state: State) -> Iterator[Task]:
     """VERB:NAME for every matrix: all its variants, made when it is named."""
     groups: dict[str, list[str]] = {}
     for image in images:
-        if image.variant_of and image.variant_of not in known:
-            groups.setdefault(image.variant_of, []).append(f"{verb}:{image.name}")
+        if image.variant_of and image.variant_of not in state.project.images:
+            groups.setdefault(image.variant_of, []).append(f"{verb}:{image.name}{state.at}")
     for of, names in groups.items():
         about = f"all {len(names)} variants of {of}"
-        task = Task(f"{verb}:{of}", None, task_dep=names, doc=about, has_subtask=True)
+        task = Task(f"{verb}:{of}{state.at}", None, task_dep=names, doc=about, has_subtask=True)
         task.subtask_of = verb
         yield task
 

@@ -13,20 +13,26 @@ import tarfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from lading import debian
+from lading import debian, platforms
 from lading.debian import Deb, mirrorlist, mmdebstrap, packages, repository, rootfs, solver
 from lading.debian.aptroot import suites_in
 from lading.errors import DeclarationError, EnvironmentProblem, LadingError
 from lading.facts import Facts
+from lading.layers import apt_resolve
+from lading.layers.base import BaseLock
+from lading.layers.kind import Tools
+from lading.locks import Header
 from lading.process import Finished
 from lading.store import Gone, Store
 from lading.store.download import Artifact
@@ -927,3 +933,50 @@ def test_one_architecture_at_a_time() -> None:
     assert mmdebstrap._architecture([deb("a", "1"), deb("b", "1", architecture="all")]) == "amd64"
     with pytest.raises(LadingError, match="one architecture"):
         mmdebstrap._architecture([deb("a", "1"), deb("b", "1", architecture="arm64")])
+
+
+# -- what apt adds to a base that can't be run here -------------------------------------------
+
+
+@needs_apt
+def test_of_a_base_that_does_not_run_here_this_machines_apt_is_asked(
+    pristine: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    urls = dict.fromkeys(("debian", "debian-security"), f"file://{pristine.root}")
+    debs = debian.resolve("trixie", ["libc6"], "amd64", urls, keyring=pristine.keyring)
+    base = BaseLock(
+        header=Header(command="x", date=date(2026, 11, 22), inputs="0" * 64),
+        facts=Facts(os="debian 13", package_manager="apt"),
+        text="",
+        suite="trixie",
+        debs=debs,
+    )
+
+    def in_base() -> Any:
+        raise AssertionError("no container runs it")
+
+    tools = Tools(
+        environ={
+            "LADING_DEBIAN_MIRROR": urls["debian"],
+            "LADING_DEBIAN_SECURITY_MIRROR": urls["debian"],
+        },
+        store=Store(tmp_path / "store"),
+        note=print,
+        in_base=in_base,
+    )
+    monkeypatch.setattr(apt_resolve, "KEYRING", str(pristine.keyring))
+    monkeypatch.setattr(platforms, "runs", lambda platform: platform != "linux/amd64")
+    found = apt_resolve.resolve({"run": ["astro++"], "build": ["libc6", "perl"]}, base, tools)
+    # libc6 is there already, and python3-minimal is on this machine, but not on the base.
+    assert [(deb.name, deb.version) for deb in found.sets["run"]] == [
+        ("astro++", "1:2.0~rc1-1"),
+        ("python3-minimal", "3.13.5-1"),
+        ("python3.13-minimal", "3.13.5-2"),
+    ]
+    assert [deb.name for deb in found.sets["build"]] == ["perl"]
+    with pytest.raises(LadingError, match="has no package astro"):
+        apt_resolve.resolve({"run": ["astro"]}, base, tools)
+    # Where its programs run, the base itself is asked.
+    monkeypatch.setattr(platforms, "runs", lambda platform: platform == "linux/amd64")
+    with pytest.raises(AssertionError, match="no container"):
+        apt_resolve.resolve({"run": ["astro++"]}, base, tools)

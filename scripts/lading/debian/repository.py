@@ -121,11 +121,23 @@ def _damaged(deb: Deb, why: str) -> LadingError:
 
 def control_of(path: Path) -> dict[str, str]:
     """The control fields of a .deb. Raises ValueError, EOFError or KeyError for what is none."""
+    return fields_of(_control_text(path))
+
+
+def _control_text(path: Path) -> str:
     with path.open("rb") as file:
         for member, size in members(file):
             if member.startswith("control.tar"):
-                return fields_of(_control(file.read(size)))
+                return _control(file.read(size))
     raise ValueError("it has no control part")
+
+
+def stanza_of(deb: Deb, path: Path) -> str:
+    """The control stanza of a locked .deb as it stands. Raises `LadingError` when it is damaged."""
+    try:
+        return _control_text(path)
+    except (ValueError, EOFError, KeyError) as error:
+        raise _damaged(deb, f"{type(error).__name__}: {error}") from error
 
 
 def fields_of(stanza: str) -> dict[str, str]:

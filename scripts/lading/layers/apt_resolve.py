@@ -16,15 +16,16 @@ from msgspec import Struct, field
 from lading import debian
 from lading.debian import Deb
 from lading.errors import EnvironmentProblem, LadingError
-from lading.layers import apt_problems
+from lading.layers import apt_elsewhere, apt_problems
+from lading.layers.apt_elsewhere import WORK
 from lading.layers.apt_problems import Asked
 from lading.layers.base import BaseLock
 
 if TYPE_CHECKING:
-    from lading.engines import Mount
+    from lading.engines import Mount, RunResult
     from lading.layers.kind import Tools
+    from lading.process import Finished
 
-WORK = "/lading/apt"
 MARK = "@lading "
 """How the lines of the container's output begin that say what follows."""
 
@@ -184,17 +185,19 @@ def _asked(
     mirrors = _users(tools)
     if base.suite and not mirrors:
         mirrors = debian.mirrors(tools.environ)  # raises: such a base has no sources of its own
-    in_base = tools.in_base()
+    env = {"TARGETS": FORMAT, "SETS": "yes" if sets else ""}
+    files = _files(base, mirrors, sets, old)
+    finished: RunResult | Finished
     with tempfile.TemporaryDirectory(prefix="lading-apt-") as name:
         folder = Path(name)
-        for file, text in _files(base, mirrors, sets, old).items():
-            (folder / file).write_text(text)
-        mounts = [Mount(source=folder, target=WORK), *_local(mirrors)]
-        finished = in_base(
-            ["/bin/sh", f"{WORK}/resolve.sh"],
-            mounts=mounts,
-            env={"TARGETS": FORMAT, "SETS": "yes" if sets else ""},
-        )
+        if apt_elsewhere.wanted(base):
+            finished = apt_elsewhere.ask(base, tools, files, folder, env)
+        else:
+            in_base = tools.in_base()
+            for file, text in files.items():
+                (folder / file).write_text(text)
+            mounts = [Mount(source=folder, target=WORK), *_local(mirrors)]
+            finished = in_base(["/bin/sh", f"{WORK}/resolve.sh"], mounts=mounts, env=env)
     if finished.code:
         raise LadingError("apt in the base failed", why=_end(finished.output))
     return finished.output, mirrors

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from lading import archive, debian, moved, store
+from lading import archive, debian, moved, platforms, store
 from lading.console import size
 from lading.errors import LadingError
 from lading.facts import Facts
@@ -77,7 +77,7 @@ def lock(state: State, base: Base) -> str:
         raise LadingError(
             f"{path.relative_to(state.project.root)} is not current",
             why=f"{lock_reason(state, base)}; with CI or frozen=1 set, locks are not changed",
-            do=f"run `doit lock:base:{base.name}` without them, and commit the lock",
+            do=f"run `doit lock:base:{base.name}{state.at}` without them, and commit the lock",
         )
     try:
         old = state.base_lock(base)
@@ -155,8 +155,15 @@ def facts_of_image(state: State, reference: str) -> Facts:
     """A base's facts, by running it once with no network, as root, whoever else it runs as."""
     with state.console.lines(f"pull {reference}") as show:
         state.engine.pull(reference, platform=state.project.platform, log=show)
-    result = state.engine.run(reference, ["/bin/sh", "-c", LOOK], user=ROOT)
+    platform = state.project.platform
+    what = f"{reference} can't be looked into"
+    try:
+        result = state.engine.run(reference, ["/bin/sh", "-c", LOOK], user=ROOT)
+    except LadingError as error:
+        raise platforms.refused(what, platform, error.why or error.what) or error from None
     if result.code:
+        if problem := platforms.refused(what, platform, result.output):
+            raise problem
         raise LadingError(
             f"{reference} can't be looked into", why=result.output, do="a base needs /bin/sh"
         )
@@ -217,7 +224,9 @@ def ensure(state: State, base: Base) -> str:
     """What FROM names, there in the engine."""
     lock = state.base_lock(base)
     if lock is None:
-        raise LadingError(f"the base {base.name} is not locked", do=f"doit lock:base:{base.name}")
+        raise LadingError(
+            f"the base {base.name} is not locked", do=f"doit lock:base:{base.name}{state.at}"
+        )
     reference = bases.reference(base, lock)
     if state.engine.inspect(reference) is not None:
         return reference
@@ -250,6 +259,9 @@ def _refuse_damaged(base: Base, found: Path, refused: LadingError) -> None:
 
 def assemble(state: State, base: Base, lock: BaseLock, out: Path) -> None:
     """A Debian base from its .debs, as a canonical docker-archive at `out`."""
+    platform = state.project.platform
+    if not platforms.runs(platform):
+        raise platforms.cant_run(f"the base {base.name} can't be made for {platform}", platform)
     lacking = state.store.lacking(lock.artifacts)
     if lacking:
         total = sum(artifact.size or 0 for artifact in lacking)

@@ -48,7 +48,7 @@ def load(state: State, image: Image) -> bool:
 
 def build(state: State, image: Image) -> str:
     """Builds the image from its context; the whole output goes to build/NAME/build.log."""
-    name, key = state.name(image), state.key(image)
+    name, key = state.tag(image), state.key(image)
     assert key is not None
     base_verb.ensure(state, state.base_of(image))
     fetch_needed(state, image)
@@ -97,12 +97,12 @@ def ensure(state: State, image: Image) -> str:
     if not state.in_engine(image) and not load(state, image):
         build(state, image)
     identity = state.images_by_key()[key]
-    state.engine.tag(identity, state.name(image))
+    state.engine.tag(identity, state.tag(image))
     return identity
 
 
 def clean(state: State, image: Image) -> None:
     """Takes the image, as it is keyed today, out of the engine."""
     if state.in_engine(image):
-        state.engine.remove(state.name(image))
+        state.engine.remove(state.tag(image))
         state.forget("images")

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import IO
 
-from lading import engines
+from lading import engines, platforms
 from lading.console import Line, duration
 from lading.errors import EnvironmentProblem, LadingError
 from lading.plan import KEY_LABEL
@@ -47,6 +47,12 @@ def build(
                 cache=cache,
             )
         except engines.BuildFailed as failed:
+            platform = state.project.platform
+            problem = platforms.refused(
+                f"{what} can't be built for {platform}", platform, failed.why
+            )
+            if problem is not None:
+                raise problem from None
             failed.context = context
             whole = f"all of its output is in {log.relative_to(state.project.root)}"
             if any(NO_ROOM.search(line) for line in failed.lines):

@@ -95,7 +95,7 @@ def make(state: State, image: Image) -> str:
         raise LadingError(
             f"a test of {image.name} failed: {first.command} (exit code {first.code})",
             why="\n".join(first.output.splitlines()[-30:]) or "it printed nothing",
-            do=f"all output is in build/{image.name}/check.json; no archive is written",
+            do=f"all output is in build/{image.name}{state.at}/check.json; no archive is written",
         )
     told = any(finding.level != "info" for finding in report.findings)
     if told or report.unused or report.facts.get("mpi"):
@@ -113,7 +113,7 @@ def make(state: State, image: Image) -> str:
         raise LadingError(
             f"the MPI of {image.name} is not as it has to be",
             why="\n".join(ranks.problems),
-            do=f"all of it is in build/{image.name}/check.json; no archive is written",
+            do=f"all of it is in build/{image.name}{state.at}/check.json; no archive is written",
         )
     return f"{counted(len(results), 'test')} passed, ready for Apptainer"
 
@@ -172,7 +172,7 @@ def export(state: State, image: Image) -> str:
     candidate = state.candidate(image)
     with state.console.transfer(f"export {image.name}", total) as advance:
         made = archive.export(
-            state.engine.save(name),
+            state.engine.save(state.tag(image)),
             candidate,
             name=name,
             platform=state.project.platform,

@@ -33,7 +33,7 @@ def _whole(state: State, image: Image, key: str) -> bool:
 def make(state: State, image: Image) -> str:
     """Writes build/NAME/context."""
     ensure(state, image, again=True)
-    return f"build/{image.name}/context"
+    return f"build/{image.name}{state.at}/context"
 
 
 def ensure(state: State, image: Image, *, again: bool = False) -> None:

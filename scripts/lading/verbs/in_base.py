@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lading import net
+from lading import net, platforms
+from lading.errors import LadingError
 from lading.layers.kind import InBase, Tools
 from lading.project import Base
 from lading.state import State
@@ -45,16 +46,23 @@ def runner(state: State, base: Base) -> InBase:
         line: Callable[[str], None] | None = None,
     ) -> RunResult:
         inside, lent = _settings(state.environ)
-        return state.engine.run(
-            reference,
-            command,
-            user=base_verb.ROOT,
-            network="host",
-            mounts=[*mounts, *lent],
-            env={**inside, **(env or {})},
-            workdir=workdir,
-            line=line,
-        )
+        platform, what = state.project.platform, f"nothing can be asked of the base {base.name}"
+        try:
+            result = state.engine.run(
+                reference,
+                command,
+                user=base_verb.ROOT,
+                network="host",
+                mounts=[*mounts, *lent],
+                env={**inside, **(env or {})},
+                workdir=workdir,
+                line=line,
+            )
+        except LadingError as error:
+            raise platforms.refused(what, platform, error.why or error.what) or error from None
+        if result.code and (problem := platforms.refused(what, platform, result.output)):
+            raise problem
+        return result
 
     return run
 

@@ -113,7 +113,7 @@ def make(state: State, image: Image) -> str:
             f"{folder.relative_to(state.project.root)} is not current",
             why=f"{reason(state, image)}; with CI or frozen=1 set, locks are not changed"
             + "".join(f"\n{line}" for line in _deleted(state, image)),
-            do=f"run `doit lock:{image.name}` without them, and commit the lock",
+            do=f"run `doit lock:{image.name}{state.at}` without them, and commit the lock",
         )
     said: list[str] = []
     for kind in wanted:

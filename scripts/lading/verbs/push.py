@@ -36,13 +36,14 @@ def make(state: State, image: Image) -> str:
         raise DeclarationError(
             "project.yaml names no registry to push to", do="registry: registry.example.org/group"
         )
-    where, _, version = state.name(image).rpartition(":")
+    where, version = state.pushed_as(image)
     there = state.in_registry(image)
     sent = 0
     if not state.archived(image):
         if there is None:
             raise LadingError(
-                f"there is no archive of {image.name} to push", do=f"doit archive:{image.name}"
+                f"there is no archive of {image.name} to push",
+                do=f"doit archive:{image.name}{state.at}",
             )
         _tag(state, where, there.kept, version)
     else:

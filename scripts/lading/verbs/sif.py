@@ -37,12 +37,12 @@ def current(state: State, image: Image) -> bool:
 
 def path(state: State, image: Image) -> Path:
     """dist/NAME.sif."""
-    return state.project.root / "dist" / f"{image.name}.sif"
+    return state.project.root / "dist" / f"{image.name}{state.at}.sif"
 
 
 def record(state: State, image: Image) -> Path:
     """What is known of the SIF, beside it."""
-    return state.project.root / "dist" / f"{image.name}.sif.json"
+    return state.project.root / "dist" / f"{image.name}{state.at}.sif.json"
 
 
 def _archive(state: State, image: Image) -> dict[str, Any]:
@@ -73,7 +73,8 @@ def make(state: State, image: Image) -> str:
 
     if not state.archived(image):
         raise LadingError(
-            f"there is no archive of {image.name} to make a SIF of", do=f"doit archive:{image.name}"
+            f"there is no archive of {image.name} to make a SIF of",
+            do=f"doit archive:{image.name}{state.at}",
         )
     settings = state.project.sif
     program = programs.find(settings.command, state.environ, elsewhere(image.name))

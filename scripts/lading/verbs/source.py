@@ -126,7 +126,7 @@ def lock(state: State, source: SourceBuild) -> str:
         raise LadingError(
             f"{folder.relative_to(state.project.root)} is not current",
             why=f"{reason(state, source)}; with CI or frozen=1 set, locks are not changed",
-            do=f"run `doit lock:source:{source.name}` without them, and commit the lock",
+            do=f"run `doit lock:source:{source.name}{state.at}` without them, and commit the lock",
         )
     old = _readable(state, source)
     if old is None or old.header.inputs != sources.inputs(source):
@@ -267,7 +267,8 @@ def ensure(state: State, source: SourceBuild, base: Base) -> str:
     made = state.compiled_on(source, base)
     if made is None:
         raise LadingError(
-            f"{source.name} is not locked on {base.name}", do=f"doit lock:source:{source.name}"
+            f"{source.name} is not locked on {base.name}",
+            do=f"doit lock:source:{source.name}{state.at}",
         )
     if not part_verb.there(state, made.part) and not part_verb.in_registry(state, made.part):
         for name in source.needs:
