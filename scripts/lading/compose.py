@@ -228,8 +228,20 @@ def _environment(image: Image, added: Contribution, mpi: Contribution) -> Env:
 
 
 def _users(image: Image, point: str) -> list[Step]:
-    return [
-        Run(commands=(command,), why="From `run:` in project.yaml.")
+    """The user's own steps at one point; before the first of all, what can be set by hand."""
+    steps: list[Step] = []
+    if image.run.get(point) and (point == "before-layers" or not image.run.get("before-layers")):
+        steps += [
+            Arg(
+                name=name,
+                value=None,
+                why=f"From `args:`; {value!r}, unless --build-arg says otherwise.",
+            )
+            for name, value in image.args.items()
+        ]
+    given = tuple(f'export {name}="${{{name}:-{value}}}"' for name, value in image.args.items())
+    return steps + [
+        Run(commands=(*given, command), why="From `run:` in project.yaml.")
         for command in image.run.get(point, ())
     ]
 

@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from functools import cache
 
-from lading.steps import Add, Arg, Cmd, Copy, Env, Label, Mount, Run, Stage, Step, User
+from lading.steps import BY_HAND, Add, Arg, Cmd, Copy, Env, Label, Mount, Run, Stage, Step, User
 
 WIDTH = 96
 SPECIAL = re.compile(r'([\\"$])')
@@ -50,11 +50,14 @@ def instruction(step: Step) -> str:
     """One step, without its comment."""
     match step:
         case Arg():
-            return f"ARG {step.name}={quoted(step.value)}\n"
+            given = "" if step.value is None else f"={quoted(step.value)}"
+            return f"ARG {step.name}{given}\n"
         case Env():
             return "ENV " + _pairs(step.values, "    ")
         case Label():
-            return "LABEL " + _pairs({json.dumps(k): v for k, v in step.values.items()}, "      ")
+            text = _pairs({json.dumps(k): v for k, v in step.values.items()}, "      ")
+            set_by_hand = "".join(f"${{{name}:+{BY_HAND}}}" for name in step.unless)
+            return "LABEL " + (text[:-2] + set_by_hand + text[-2:] if set_by_hand else text)
         case Copy():
             stage = f"--from={step.stage} " if step.stage else ""
             return f"COPY {stage}{json.dumps([step.source, step.target])}\n"

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from lading import dockerfile
 from lading.files import digest_of
-from lading.steps import Content, Label, Run, Stage, Step
+from lading.steps import Arg, Content, Label, Run, Stage, Step
 
 if TYPE_CHECKING:
     from lading.parts import Part
@@ -36,11 +36,14 @@ class Plan(Struct, frozen=True, kw_only=True):
         """The Dockerfile; without a key, the text that the key is computed over."""
         stages = self.stages
         if key:
+            *before, last = stages
             label = Label(
                 values={KEY_LABEL: key},
                 why="What this image is called by: the sha256 of everything it is made from.",
+                unless=tuple(
+                    step.name for step in last.steps if isinstance(step, Arg) and step.value is None
+                ),
             )
-            *before, last = stages
             last = Stage(base=last.base, steps=(*last.steps, label), why=last.why)
             stages = (*before, last)
         return dockerfile.render(self.title, stages)

@@ -66,6 +66,7 @@ class Image(Struct, frozen=True, kw_only=True):
     """`files` maps absolute paths in the image to paths in the project; `run` maps points
     (`POINTS`) to commands; `mpi` is one of `MPIS` or empty; `allow` maps findings of the checks
     ("F1:/opt/x") to the reason why they are let through; `line` is where project.yaml declares it.
+    `args` are variables for `run` that --build-arg can set to something else by hand.
     `matrix` has the values of a variant by axis, and `variant_of` the name of what has the matrix.
     """
 
@@ -83,6 +84,7 @@ class Image(Struct, frozen=True, kw_only=True):
     labels: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     run: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    args: Mapping[str, str] = field(default_factory=dict)
     cmd: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
     mpi: str = ""
@@ -294,6 +296,25 @@ _IMAGE = Record(
             about="files and folders: the path in the image, and the one in the project",
         ),
         "run": Field(kind=_RUN, about="commands of your own while the image is built"),
+        "args": Field(
+            kind=Map(
+                key=Text(
+                    # Those that builders set by themselves, or that programs mind.
+                    pattern=r"(?!(?:PATH|HOME|HOSTNAME|SOURCE_DATE_EPOCH|LANG|[A-Za-z]+_(?:PROXY|proxy)"
+                    r"|PYTHON[A-Z0-9_]*|LD_[A-Z_]*|BUILDKIT_[A-Z_]*|(?:TARGET|BUILD)[A-Z]+)$)"
+                    r"[A-Za-z_][A-Za-z0-9_]*",
+                    longest=64,
+                    expected="the name of a variable of your own: letters, digits, '_'",
+                ),
+                value=Text(
+                    pattern=r"[A-Za-z0-9 ._/:@%+,=~-]+",
+                    longest=1024,
+                    expected="letters, digits, spaces and . _ / : @ % + , = ~ -",
+                ),
+                expected="a mapping of variables",
+            ),
+            about="variables for `run`, which --build-arg sets to something else by hand",
+        ),
         "cmd": Field(
             kind=List(item=_line("a text in one line"), expected="a list, as [python3, -i]"),
             about="what the image runs by default: a program and its arguments",
@@ -432,9 +453,23 @@ def load(path: Path, today: date | None = None) -> Project:
     for source, way in source_section.circles(project.sources) if project is not None else ():
         at = place.child("sources", source.line).child(source.name, source.line)
         at.child("needs", source.line).note(f"it needs itself: {way}")
+    with_args = [image for image in project.images.values() if image.args] if project else []
+    for image in {image.variant_of or image.name: image for image in with_args}.values():
+        _check_args(image, place)
     if project is None or report.problems:
         raise DeclarationError(written(report.problems, path.name))
     return project
+
+
+def _check_args(image: Image, place: Place) -> None:
+    """Notes arguments that would be of no use."""
+    name = image.variant_of or image.name
+    at = place.child("images", image.line).child(name, image.line).child("args", image.line)
+    for arg in image.args:
+        if arg in image.env:
+            at.child(arg, image.line).note("`env:` sets it, which goes before any argument")
+    if not any(image.run.values()):
+        at.note("nothing could use them: the image has no `run:`")
 
 
 def _check_newer(tree: Node, place: Place) -> None:

@@ -25,10 +25,12 @@ class Mount(Struct, frozen=True, kw_only=True):
 
 
 class Arg(Struct, frozen=True, kw_only=True):
-    """A variable of the build alone: set in every later `Run`, not in the image."""
+    """A variable of the build alone: set in every later `Run`, not in the image. One without a
+    value is set by who builds by hand.
+    """
 
     name: str
-    value: str
+    value: str | None
     why: str
 
 
@@ -68,10 +70,14 @@ class Add(Struct, frozen=True, kw_only=True):
 
 
 class Label(Struct, frozen=True, kw_only=True):
-    """Labels of the image."""
+    """Labels of the image; their values end in `BY_HAND` where one of these variables is set."""
 
     values: Mapping[str, str]
     why: str
+    unless: tuple[str, ...] = ()
+
+
+BY_HAND = "-by-hand"
 
 
 class Cmd(Struct, frozen=True, kw_only=True):

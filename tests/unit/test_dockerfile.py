@@ -294,3 +294,22 @@ def test_the_key_is_the_last_label_and_not_in_what_it_is_computed_over(tmp_path:
     plan = compose.plan(project(tmp_path, image()), image(), Locked(base=BASE))
     assert plan.text("abc").rstrip().endswith('LABEL "lading.key"="abc"')
     assert plan.text("abc").startswith(plan.text("").rstrip("\n"))
+
+
+def test_arguments_are_set_by_hand_and_tell_in_the_key(tmp_path: Path) -> None:
+    declared = image(args={"SITE": "x 1"}, run={"after-layers": ("echo $SITE",)})
+    text = compose.plan(project(tmp_path, declared), declared, on(BASE, pip_lock())).text("k")
+    after = text.partition("ARG SITE\n")[2]
+    assert 'RUN export SITE="${SITE:-x 1}" && \\\n    echo $SITE\n' in after
+    assert after.endswith('LABEL "lading.key"="k${SITE:+-by-hand}"\n')
+    # Without any nothing is different.
+    plain = image(run={"after-layers": ("echo $SITE",)})
+    text = compose.plan(project(tmp_path, plain), plain, on(BASE, pip_lock())).text("k")
+    assert "ARG SITE" not in text
+    assert text.endswith('LABEL "lading.key"="k"\n')
+    # They stand before the first command that could use them.
+    both = image(args={"A": "1"}, run={"before-layers": ("true",), "after-layers": ("false",)})
+    text = compose.plan(project(tmp_path, both), both, on(BASE, pip_lock())).text("k")
+    assert text.count("ARG A\n") == 1
+    assert text.index("ARG A\n") < text.index("    true\n") < text.index("    false\n")
+    assert text.count('export A="${A:-1}" && ') == 2

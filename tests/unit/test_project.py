@@ -536,3 +536,17 @@ def test_a_command_whose_quote_does_not_close_is_refused(tmp_path: Path) -> None
     assert "a quote does not close" in str(caught.value)
     (tmp_path / "project.yaml").write_text(text.replace("import a, b", "import a; b = 'it''s'"))
     assert load(tmp_path / "project.yaml").images["i"].test
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        (["args: {PATH: x}", "run: [x]"], "5: images.i.args.PATH: expected the name of a variable"),
+        (["args: {A: 'a\"b'}", "run: [x]"], "5: images.i.args.A: expected letters, digits"),
+        (["args: {A: b}"], "4: images.i.args: nothing could use them: the image has no `run:`"),
+        (["args: {A: b}", "run: [x]", "env: {A: c}"], "4: images.i.args.A: `env:` sets it"),
+    ],
+)
+def test_arguments_that_can_not_be(read: Load, lines: list[str], problem: str) -> None:
+    (found,) = refused(read, image(*lines))
+    assert found.startswith(problem), found

@@ -391,7 +391,7 @@ def shell(text: str, **env: str) -> list[str]:
 )
 def test_options_are_read_as_a_shell_reads_them(tree: Path, options: str, words: list[str]) -> None:
     made = source_image.steps(build_of(configure=options, make=options), "x.tar.gz")
-    values = {step.name: step.value for step in made if isinstance(step, Arg)}
+    values = {step.name: step.value or "" for step in made if isinstance(step, Arg)}
     runs = [step.commands[-1] for step in made if isinstance(step, Run)]
     for command in (runs[1], runs[2]):
         said = re.sub(r"\./configure|make(?= -j)", "say", command)

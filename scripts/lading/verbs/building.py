@@ -13,6 +13,7 @@ from lading.errors import EnvironmentProblem, LadingError
 from lading.plan import KEY_LABEL
 from lading.process import NO_ROOM
 from lading.state import State
+from lading.steps import BY_HAND
 
 NOISE = re.compile(r"#\d+ (sha256:|DONE|CACHED|\.\.\.|exporting|naming|writing)")
 """What BuildKit prints besides its steps and what they print."""
@@ -61,6 +62,11 @@ def build(
             failed.do = failed.do or whole
             raise
     info = state.engine.inspect(identity)
+    if info is not None and info.labels.get(KEY_LABEL, "").startswith(f"{key}{BY_HAND}"):
+        raise LadingError(
+            f"{what}: one of its `args:` has the name of a variable that its base or a layer sets",
+            do="call it something else",
+        )
     if info is None or info.labels.get(KEY_LABEL) != key:
         raise LadingError(
             f"{name} was built, but the engine shows another image under that name",

@@ -170,7 +170,11 @@ def stopped(state: State, plans: Mapping[Path, Plan], failed: BuildFailed) -> Pl
             for mount in step.mounts
             if not mount.stage
         ],
-        env={one.name: one.value for one in before.steps[:number] if isinstance(one, Arg)},
+        env={
+            one.name: one.value
+            for one in before.steps[:number]
+            if isinstance(one, Arg) and one.value is not None
+        },
         made=folder,
     )
 
