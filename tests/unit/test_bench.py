@@ -181,6 +181,16 @@ def test_a_generated_declaration_is_one_that_lading_takes(tmp_path: Path) -> Non
     assert {image.base for image in project.images.values()} == {"debian-13"}
 
 
+def test_a_generated_matrix_has_a_thousand_variants(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipes/image/requirements.in"
+    recipe.parent.mkdir(parents=True)
+    recipe.write_text("astropy>={a}.{b}\n")
+    (tmp_path / "project.yaml").write_text(generated.matrix(BASE))
+    project = load(tmp_path / "project.yaml")
+    assert list(project.images) == generated.variants()
+    assert project.images["image-1-2-3"].description == "1.2.3"
+
+
 def test_a_lock_gets_other_inputs_and_keeps_all_else() -> None:
     old = Header(command="doit lock:a", date=date(2026, 11, 22), inputs="0" * 64)
     text = locks.text_of(old, "numpy==2.0\n", "What goes into the image a.")
