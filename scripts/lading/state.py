@@ -405,7 +405,7 @@ class State:
         return compose.name(self.project, image, self.all_locked(image))
 
     def pushed_as(self, image: Image) -> tuple[str, str]:
-        """Where in the registry the image is, and its tag: of several platforms each has its own."""
+        """Where in the registry the image is, and its tag: each platform of several has one."""
         where, _, tag = self.name(image).rpartition(":")
         return where, f"{tag}-{dashed(self.project.platform)}" if self.project.others else tag
 

@@ -93,6 +93,7 @@ def test_a_key_is_the_same_wherever_it_is_worked_out(
     assert there.key(image) == on_arm.key(image)
     assert there.key(image) != here.key(image)
     assert there.name(image) == on_arm.name(image)
+    assert there.pushed_as(image) == on_arm.pushed_as(image) != here.pushed_as(image)
     # What lies side by side has names of its own.
     assert here.lock_folder(image) != there.lock_folder(image)
     assert there.lock_folder(image) == on_arm.lock_folder(image)
