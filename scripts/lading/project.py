@@ -144,6 +144,7 @@ def _line(expected: str) -> Text:
 _BASE_NAME = _name("the name of a base")
 _SOURCE_NAME = _name("the name of a source")
 _RESERVED = "is reserved: tasks are called like that"
+IMAGE_NAME = _name("the name of an image", {"base": _RESERVED, "source": _RESERVED})
 
 
 class Command(Text, frozen=True, kw_only=True):
@@ -410,7 +411,7 @@ PROJECT = Record(
         "images": Field(
             kind=Expanded(
                 map=Map(
-                    key=_name("the name of an image", {"base": _RESERVED, "source": _RESERVED}),
+                    key=IMAGE_NAME,
                     value=_IMAGE,
                     expected="a mapping of images",
                     defines="images",

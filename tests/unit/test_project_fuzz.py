@@ -17,6 +17,7 @@ from lading.errors import DeclarationError
 from lading.project import PROJECT, Project, load
 from lading.schema import nodes
 from lading.schema.shapes import Either, List, Map, Record
+from lading.schema.variants import Expanded
 
 GOOD = """\
 lading: 1
@@ -131,6 +132,8 @@ def _keys(kind: Any) -> set[str]:
             return set(kind.fields).union(*inner)
         case Map():
             return _keys(kind.value)
+        case Expanded():
+            return {"exclude", *_keys(kind.record)}
         case List():
             return _keys(kind.item)
         case Either():

@@ -18,10 +18,8 @@ from lading.console import counted
 from lading.errors import DeclarationError, LadingError
 from lading.new import insertion, known
 from lading.new.draft import Draft, requirement_file, section
-from lading.project import PROJECT, Image, load
+from lading.project import IMAGE_NAME, Image, load
 from lading.schema.nodes import text_of
-
-_NAME = PROJECT.fields["images"].kind.key  # type: ignore[attr-defined]
 
 
 class Written(Struct, frozen=True, kw_only=True):
@@ -37,10 +35,10 @@ class Written(Struct, frozen=True, kw_only=True):
 
 def check_name(root: Path, name: str) -> None:
     """Raises `DeclarationError` for a name that is none, or taken."""
-    if len(name) > _NAME.longest or not re.fullmatch(_NAME.pattern, name):
-        raise DeclarationError(f"{name!r} is not {_NAME.expected}")
-    if name in _NAME.refused:
-        raise DeclarationError(f"{name!r} {_NAME.refused[name]}")
+    if len(name) > IMAGE_NAME.longest or not re.fullmatch(IMAGE_NAME.pattern, name):
+        raise DeclarationError(f"{name!r} is not {IMAGE_NAME.expected}")
+    if name in IMAGE_NAME.refused:
+        raise DeclarationError(f"{name!r} {IMAGE_NAME.refused[name]}")
     if name in known.read(text_of(root / "project.yaml")).images:
         raise DeclarationError(f"project.yaml has an image {name!r} already; nothing was written")
 
