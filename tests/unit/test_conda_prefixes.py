@@ -244,7 +244,11 @@ def test_pip_goes_on_top_of_what_the_bases_own_conda_installs(
     yaml = ENVIRONMENT + "      installer: conda\n"
     project = loaded(yaml, more="dependencies: [tool, {pip: [a]}]\n")
     own = Facts(
-        python="/opt/conda/bin/python", python_version="3.9.2", conda="/opt/conda", glibc="2.41"
+        python="/opt/conda/bin/python",
+        python_version="3.9.2",
+        conda="/opt/conda",
+        conda_version="4.10.3",
+        glibc="2.41",
     )
     base = replace(BASE, facts=own, digest="sha256:1")
     lock = of_conda(project, "", channel, tmp_path)

@@ -187,7 +187,7 @@ def placed(here: str, section: CondaSection, facts: Facts) -> CondaSection:
             raise DeclarationError(
                 f"{here}.{key}: {value}, but the base has no conda",
                 do=f"take a base that has one on its PATH, or leave `{key}` out; if it has one, "
-                "lock the base again: delete its lock in locks/bases",
+                "lock the base again: doit upgrade:base:NAME",
             )
     if section.installer == "conda" and section.prefix == PREFIX:
         return replace(section, prefix=facts.conda)
