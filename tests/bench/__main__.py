@@ -33,6 +33,8 @@ PARTS: dict[str, tuple[str, Part]] = {
 }
 LONG = ("conda", "mpi", "verify")
 """Parts that take many minutes."""
+LESSON = ("lock", "build", "size", "conda", "mpi")
+"""Parts that set a step of the lesson against the same by declaration."""
 
 
 def arguments(words: Sequence[str]) -> list[str]:
@@ -43,8 +45,14 @@ def arguments(words: Sequence[str]) -> list[str]:
     )
     parser.add_argument("part", nargs="*", metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--full", action="store_true", help=f"also {', '.join(LONG)}")
+    parser.add_argument(
+        "--lesson",
+        action="store_true",
+        help=f"{', '.join(LESSON)}, and in the end a table as recipes/README.md has it",
+    )
     given = parser.parse_args(words)
-    asked = given.part or [part for part in PARTS if given.full or part not in LONG]
+    every = LESSON if given.lesson else [part for part in PARTS if given.full or part not in LONG]
+    asked = given.part or every
     if unknown := [part for part in asked if part not in PARTS]:
         parser.error(f"there is no part {unknown[0]!r}; there are {', '.join(PARTS)}")
     return [part for part in PARTS if part in asked]
@@ -83,6 +91,8 @@ def main(words: Sequence[str]) -> int:
                 say(f"  failed: {error}\n")
     say(f"\n{figures.conclusion(found)}\n")
     say(f"measured in {time.monotonic() - start:.0f} s\n")
+    if "--lesson" in words:
+        say(f"\n{figures.markdown(found)}\n")
     say(figures.busy(load, os.cpu_count() or 1))
     return 1 if failed or any(figure.reached is False for figure in found) else 0
 

@@ -138,6 +138,21 @@ def line(figure: Figure) -> str:
     return rows
 
 
+def markdown(figures: Iterable[Figure]) -> str:
+    """What was measured against something else, as a table for a page."""
+    rows = ["| | here | by hand | share |", "|---|---|---|---|"]
+    for figure in figures:
+        if figure.ours is None or figure.theirs is None:
+            continue
+        ours, theirs = figure.ours.median, figure.theirs.median
+        unit = figure.unit
+        rows.append(
+            f"| {figure.what} | {number(ours)} {unit} | {number(theirs)} {unit} "
+            f"| {ours / theirs:.2f} |"
+        )
+    return "\n".join(rows)
+
+
 def conclusion(figures: Iterable[Figure]) -> str:
     """What is said below the table: how many targets were reached, and which were not."""
     found = list(figures)

@@ -345,6 +345,15 @@ def test_parts_run_in_the_tables_order_and_all_of_them_without_a_word() -> None:
     assert arguments([]) == [part for part in PARTS if part not in LONG]
     assert arguments(["--full"]) == list(PARTS)
     assert arguments(["noop", "lock"]) == ["lock", "noop"]
+    assert arguments(["--lesson"]) == ["lock", "build", "size", "conda", "mpi"]
+
+
+def test_the_lessons_table() -> None:
+    """Only what has something to be held against; medians."""
+    build = Figure(what="build", ours=Samples(values=(1.0, 9.0, 5.0)), theirs=Samples(values=(8,)))
+    alone = Figure(what="alone", ours=Samples(values=(1.0,)))
+    lines = figures.markdown([build, alone]).splitlines()
+    assert lines[2:] == ["| build | 5.00 s | 8.00 s | 0.62 |"]
 
 
 def test_an_unknown_part_is_refused_with_the_names(capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,7 +23,11 @@ SHARED = """\
 
 
 def tree(root: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+    return {
+        str(p.relative_to(root)): p.read_bytes()
+        for p in root.rglob("*")
+        if p.is_file() and p.suffix != ".pyc"
+    }
 
 
 def asked(trial: Trial, capsys: Said, *names: str) -> tuple[int, dict[str, Any]]:
