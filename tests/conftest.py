@@ -24,6 +24,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first: the others are done beside it."""
+    items.sort(key=lambda item: item.get_closest_marker("longest") is None)
+
+
 def needs(kind: str) -> None:
     """Skips the test, saying what is missing, when `kind` can't be started here."""
     reason = engines.missing(kind)

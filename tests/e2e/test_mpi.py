@@ -36,6 +36,7 @@ images:
       requirements: recipes/mpi4py.in
       no-binary: [mpi4py]
       build-constraints: ["setuptools<69"]
+      build-env: {CFLAGS: -O0}
     mpi: mpich
     test:
       - mpiexec -n 2 python -m mpi4py.bench helloworld
@@ -49,6 +50,7 @@ images:
 WHO = "from mpi4py import MPI; print(MPI.Get_library_version().splitlines()[0])"
 
 
+@pytest.mark.longest
 @pytest.mark.timeout(1800)
 def test_mpi4py_and_the_hosts_own_mpi(
     on_docker: Copy, podman: Running, apptainer: Apptainer, tmp_path: Path
