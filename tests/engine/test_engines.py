@@ -208,8 +208,10 @@ def test_run_as_apptainer_would(
     (tmp_path / "read").write_text("mounted\n")
     (tmp_path / "written").mkdir(mode=0o777)
     (tmp_path / "written").chmod(0o777)
+    # One pipe: of two, nobody knows in which order they are read.
     script = (
-        "id; pwd; echo home=$HOME; cat /read; touch /mnt/made; touch $HOME/x && echo home-writable;"
+        "exec 2>&1; id; pwd; echo home=$HOME; cat /read; touch /mnt/made;"
+        " touch $HOME/x && echo home-writable;"
         " ls -A $HOME; touch /tmp/y && echo tmp-writable; touch /opt/z || echo read-only;"
         " while read -r name rest; do case $name in *:*) echo interface=$name;; esac;"
         " done </proc/net/dev; touch /read || echo mount-read-only; exit 7"
