@@ -196,7 +196,9 @@ class State:
             )
             for source in self.all_locked(image).sources:
                 wanted[f"part:{source.part.key}"] = Wanted(
-                    repository=self.part_repository(source.part), key=source.part.key
+                    repository=self.part_repository(source.part),
+                    key=source.part.key,
+                    product=True,
                 )
         return ask(wanted, self.environ, self.console.note)
 

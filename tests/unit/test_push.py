@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lading import net
-from lading.registry import repository
+from lading.registry import kept, repository
 from tests.support.projects import YAML, Trial
 from tests.support.registries import CUT, Registry, registry
 
@@ -194,7 +194,14 @@ def no_manifest(trial: Trial, there: Registry) -> tuple[str, bytes]:
     return "application/vnd.oci.image.manifest.v1+json", b'{"annotations": 7, "layers": {}}'
 
 
-@pytest.mark.parametrize("instead", [other, pretended, of_docker, no_manifest])
+def a_product(trial: Trial, there: Registry) -> tuple[str, bytes]:
+    """What a source's build left, under an image's key."""
+    tar = kept.Blob(digest=f"sha256:{'0' * 64}", size=1)
+    kind, _ = other(trial, there)
+    return kind, kept.product(trial.key("one"), tar).manifest
+
+
+@pytest.mark.parametrize("instead", [other, pretended, of_docker, no_manifest, a_product])
 def test_a_tag_that_holds_something_else_is_not_believed(
     trial: Trial, there: Registry, capsys: pytest.CaptureFixture[str], instead: object
 ) -> None:

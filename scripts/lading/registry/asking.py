@@ -25,6 +25,7 @@ class Wanted(Struct, frozen=True, kw_only=True):
     repository: str
     key: str
     tag: str = ""
+    product: bool = False
 
 
 class Answer(Struct, frozen=True, kw_only=True):
@@ -54,7 +55,7 @@ def ask(
                 return name, None
             there = Repository(http, parse(asked.repository), environ)
             try:
-                found = kept.found(there, asked.key)
+                found = kept.found(there, asked.key, product=asked.product)
                 if found is None:
                     return name, None
                 return name, Answer(kept=found, tagged=_tagged(there, found, asked.tag))

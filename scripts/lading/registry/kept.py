@@ -82,8 +82,8 @@ def repository(reference: str, environ: Mapping[str, str]) -> Iterator[Repositor
         yield Repository(http, parse(reference), environ)
 
 
-def found(there: Repository, key: str) -> Kept | None:
-    """What is kept under a key; None where there is nothing.
+def found(there: Repository, key: str, *, product: bool = False) -> Kept | None:
+    """The image that is kept under a key, or the product; None where there is nothing.
 
     Raises `LadingError` where the tag holds something else, or its content is not what it says.
     """
@@ -91,9 +91,9 @@ def found(there: Repository, key: str) -> Kept | None:
         return None
     digest, media_type, manifest = there.manifest(key)
     kept = _read(manifest, key) if media_type == _MANIFEST else None
-    if kept is None or kept.digest != digest:
+    if kept is None or kept.digest != digest or kept.product != product:
         raise LadingError("the tag holds something else than what was pushed under this key")
-    if not kept.product:
+    if not product:
         _refuse_other(kept, there.blob(kept.config.digest))
     return kept
 

@@ -50,7 +50,7 @@ def download(state: State, image: Image, target: Path, record: Path) -> bool:
 def take(state: State, part: Part, out: Path) -> bool:
     """Writes what a part's build left out of the registry; whether the registry had it."""
     found = state.part_in_registry(part)
-    if found is None or not found.kept.product or len(found.kept.layers) != 1:
+    if found is None or len(found.kept.layers) != 1:
         return False
     (tar,) = found.kept.layers
     with (
