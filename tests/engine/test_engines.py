@@ -323,6 +323,18 @@ def test_save_and_load_again(engine: Engine, base: str, context: Path, tmp_path:
 def test_save_of_what_is_not_there(engine: Engine) -> None:
     with pytest.raises(LadingError, match="saving localhost/none:1"):
         b"".join(engine.save("localhost/none:1"))
+    with pytest.raises(LadingError, match="reading the files of localhost/none:1"):
+        b"".join(engine.files("localhost/none:1"))
+
+
+def test_files_that_nobody_reads_to_their_end(engine: Engine, base: str, context: Path) -> None:
+    tag = "localhost/lading/test-files:1"
+    build(engine, context, "COPY Dockerfile /\n", tag, cache=False)
+    begun = engine.files(tag)
+    assert next(begun)
+    begun.close()  # type: ignore[attr-defined]
+    engine.remove(tag)  # no container of it is left
+    assert engine.inspect(tag) is None
 
 
 def test_pull_by_digest_and_by_tag(engine: Engine, registry: str, tiny: images.TinyImage) -> None:
@@ -365,6 +377,7 @@ def test_engine_that_goes_away(kind: str, tiny: images.TinyImage, context: Path)
             lambda: engine.images("x"),
             lambda: engine.run(images.BASE, ["/bin/id"]),
             lambda: b"".join(engine.save(images.BASE)),
+            lambda: b"".join(engine.files(images.BASE)),
         ):
             with pytest.raises(EnvironmentProblem, match="went away"):
                 ask()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from lading import archive
@@ -25,8 +26,13 @@ RUN --mount=type=bind,target=/dev/shm/context cat /dev/shm/context/Dockerfile >/
 RUN rm /bin/sleep /opt/late && rm -r /usr/bin && mkdir /usr/bin && echo new >/usr/bin/new
 RUN chmod 1777 /opt/conda
 WORKDIR /srv/work
+VOLUME /srv/data
+EXPOSE 8888/tcp
+STOPSIGNAL SIGINT
+USER 1000:1000
 LABEL a=b
-CMD ["/bin/sh"]
+ENTRYPOINT ["/bin/sh"]
+CMD ["-c", "true"]
 """
 LOOK = """
 exec 2>&1
@@ -64,7 +70,17 @@ def made(kind: str, folder: Path, tiny: images.TinyImage) -> tuple[archive.Archi
                 archive.export(engine.save(NAME), out, name=NAME, platform=PLATFORM, normal=normal)
             )
         assert found[0] == found[1]
-        engine.remove(NAME)
+        # Its files as a container finds them say the same as its layers.
+        info = engine.inspect(NAME)
+        assert info is not None
+        merged = archive.Merged(files=engine.files(built), settings=info.settings)
+        at_hand = replace(normal, archive=folder / "base.tar")
+        out = folder / "merged.tar"
+        assert found[0] == archive.export(
+            iter(()), out, name=NAME, platform=PLATFORM, normal=at_hand, merged=merged
+        )
+        engine.remove(NAME)  # which it does not while there is a container of it
+        assert engine.inspect(built) is None
         assert engine.load(folder / "1.tar") == found[1].config != built
         seen = engine.run(NAME, ["/bin/sh", "-c", LOOK]).output
         # As the engine saves what it has loaded, it is the same again.

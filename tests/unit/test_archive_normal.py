@@ -9,7 +9,6 @@ import os
 import random
 import tarfile
 import tempfile
-import time
 import tracemalloc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,8 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lading import archive
-from lading.archive import canonical
-from lading.archive.entries import entries, header, room
+from lading.archive.arriving import in_common
+from lading.archive.entries import Entry, entries, header, room
 from lading.archive.saved import Content
 from lading.errors import LadingError
 
@@ -150,14 +149,7 @@ def rendered(found: Sequence[tuple[str, Any]], form: Form, chance: random.Random
 
 def saved(layers: Sequence[bytes], config: dict[str, Any] | None = None, **more: Any) -> bytes:
     """What an engine saves of an image of these layers."""
-    diff_ids = [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in layers]
-    settings = {
-        "architecture": "amd64",
-        "os": "linux",
-        "config": config or {},
-        "rootfs": {"type": "layers", "diff_ids": diff_ids},
-        **more,
-    }
+    settings = {**described(layers, config), **more}
     files = {f"{number}.tar": layer for number, layer in enumerate(layers)}
     manifest = [{"Config": "c.json", "RepoTags": ["x:1"], "Layers": list(files)}]
     files |= {
@@ -186,6 +178,48 @@ def exported(data: bytes, how: archive.Normal) -> bytes:
         return out.read_bytes()
 
 
+def upon(
+    lowest: Sequence[bytes], files: bytes, how: archive.Normal, said: Sequence[bytes] = ()
+) -> bytes:
+    """The archive of an image whose files come as one tar; its base's layers are at hand, and the
+    engine says that it has those, or what is `said`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        layers = []
+        for number, layer in enumerate(lowest):
+            layers.append(Path(folder, str(number)))
+            layers[-1].write_bytes(layer)
+        config = {"os": "linux", "architecture": "amd64"}
+        archive.write(Path(folder, "base"), config, layers, "b:1")
+        out = Path(folder, "x.tar")
+        archive.export(
+            asked_for_nothing(),
+            out,
+            name=NAME,
+            platform=PLATFORM,
+            normal=replace(how, archive=Path(folder, "base")),
+            merged=archive.Merged(files=iter([files]), settings=described(said or lowest)),
+        )
+        assert not list(Path(folder).glob(".*"))
+        return out.read_bytes()
+
+
+def asked_for_nothing() -> Iterator[bytes]:
+    raise AssertionError("the layers are asked for, too")
+    yield b""
+
+
+def described(layers: Sequence[bytes], config: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What an engine says of an image."""
+    diff_ids = [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in layers]
+    return {
+        "architecture": "amd64",
+        "os": "linux",
+        "config": config or {},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+    }
+
+
 @dataclass(frozen=True, kw_only=True)
 class Read:
     """An archive as Python's tarfile reads it."""
@@ -208,6 +242,12 @@ def read(data: bytes) -> Read:
         for info, _ in layers[-1]:
             info.name = info.name.removeprefix("./")  # the base's may be called so
     return Read(config=json.loads(files[manifest["Config"]]), layers=tuple(layers))
+
+
+def open_ended(data: bytes) -> bytes:
+    """A tar without the zeros at its end."""
+    data = data.rstrip(b"\0")
+    return data + bytes(-len(data) % 512)
 
 
 def content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
@@ -349,6 +389,8 @@ def test_every_build_gives_the_same_file(
         found = read(outs[-1])
         assert merged(found) == expected(base, files)
     assert outs[0] == outs[1]
+    whole = rendered(layer_entries({}, files, chance), tarfile.PAX_FORMAT, chance)
+    assert upon(lowest, whole, how) == outs[0]
     assert exported(outs[0], how) == outs[0]  # once more changes nothing
 
     for number, layer in enumerate(found.layers[1:], 1):
@@ -382,8 +424,6 @@ def test_every_build_gives_the_same_file(
 def test_headers_are_read_as_they_were_written(
     path: str, kind: Any, uid: int, mtime: int, xattrs: dict[str, bytes], size: int
 ) -> None:
-    from lading.archive.entries import Entry
-
     entry = Entry(
         path=path,
         kind=kind,
@@ -665,47 +705,101 @@ def test_the_base_stays_byte_for_byte(tmp_path: Path) -> None:
         members = {info.name: content(whole, info) for info in whole}
     assert (members["layer-1.tar"], members["layer-2.tar"]) == (BASE, more)
 
-    # The same with the base at hand, with another image there, and with none.
-    (tmp_path / "1").write_bytes(BASE)
-    (tmp_path / "2").write_bytes(more)
+
+@pytest.mark.parametrize("there", ["base", "other", "half", "none", "."])
+def test_a_base_at_hand_is_taken_if_it_is_the_one(tmp_path: Path, there: str) -> None:
+    more = tar({"etc/passwd": "x"}, uname="someone")
+    layers = {"1": BASE, "2": more, "3": tar({"new": "x"})}
+    for number, layer in layers.items():
+        (tmp_path / number).write_bytes(layer)
     config = {"os": "linux", "architecture": "amd64"}
     archive.write(tmp_path / "base", config, [tmp_path / "1", tmp_path / "2"], "b:1")
     archive.write(tmp_path / "other", config, [tmp_path / "1"], "b:1")
     (tmp_path / "half").write_bytes((tmp_path / "base").read_bytes()[:-700])
-    for name in ("base", "other", "half", "none", "."):
-        how = normal([BASE, more], archive=tmp_path / name)
-        assert exported(data, how) == found
+    how = normal([BASE, more], archive=tmp_path / there)
+    asked = []
+
+    def chunks(what: str, data: bytes) -> Iterator[bytes]:
+        asked.append(what)
+        yield data
+
+    data = saved(list(layers.values()))
+    out = tmp_path / "x.tar"
+    archive.export(
+        chunks("layers", data),
+        out,
+        name=NAME,
+        platform=PLATFORM,
+        normal=how,
+        merged=archive.Merged(
+            files=chunks("files", open_ended(BASE) + tar({"etc/passwd": "x", "new": "x"})),
+            settings=described(list(layers.values())),
+        ),
+    )
+    assert asked == ["files" if there == "base" else "layers"]
+    assert out.read_bytes() == exported(data, normal([BASE, more]))
 
 
 @pytest.mark.parametrize(("at", "why"), [(-600, "has other content"), (10, "not one of tar's")])
-def test_a_base_in_the_store_is_believed_as_far_as_the_engine_says_the_same(
-    tmp_path: Path, at: int, why: str
-) -> None:
-    """It is written ahead of the engine's; where that is another one, it is hashed."""
+def test_a_base_in_the_store_that_is_damaged_is_named(tmp_path: Path, at: int, why: str) -> None:
+    damaged = bytearray(BASE)
+    damaged[at] ^= 1
     (tmp_path / "1").write_bytes(BASE)
-    config = {"os": "linux", "architecture": "amd64"}
-    archive.write(tmp_path / "base", config, [tmp_path / "1"], "b:1")
-    data = saved([BASE, tar({"new": "x"})])
-
-    def slowly() -> Iterator[bytes]:
-        time.sleep(0.3)  # until the base is written
-        yield data
-
-    def export(how: archive.Normal) -> bytes:
-        archive.export(slowly(), tmp_path / "x.tar", name=NAME, platform=PLATFORM, normal=how)
-        return (tmp_path / "x.tar").read_bytes()
-
-    how = normal([BASE], archive=tmp_path / "base")
-    assert export(how) == exported(data, normal([BASE]))
-
-    stored = bytearray((tmp_path / "base").read_bytes())
-    stored[stored.index(BASE) + at % len(BASE)] ^= 1
+    archive.write(
+        tmp_path / "base", {"os": "linux", "architecture": "amd64"}, [tmp_path / "1"], "b:1"
+    )
+    stored = (tmp_path / "base").read_bytes().replace(BASE, bytes(damaged))
     (tmp_path / "base").write_bytes(stored)
-    (tmp_path / "x.tar").unlink()
     with pytest.raises(LadingError, match=r"the base in the store is damaged: .*/base") as refused:
-        export(how)
+        archive.export(
+            asked_for_nothing(),
+            tmp_path / "x.tar",
+            name=NAME,
+            platform=PLATFORM,
+            normal=normal([BASE], archive=tmp_path / "base"),
+            merged=archive.Merged(files=iter([BASE]), settings=described([BASE])),
+        )
     assert why in refused.value.why
     assert not (tmp_path / "x.tar").exists()
+
+
+def test_what_an_engine_puts_into_a_container_is_not_the_images() -> None:
+    added: dict[str, Any] = {
+        ".dockerenv": "",
+        "dev": None,
+        "dev/console": "",
+        "dev/shm": None,
+        "etc/hosts": "",
+        "etc/hostname": "",
+        "etc/resolv.conf": "",
+        "proc": None,
+        "run": None,
+        "run/.containerenv": "",
+        "sys": None,
+    }
+    link = tarfile.TarInfo("etc/mtab")
+    link.type, link.linkname = tarfile.SYMTYPE, "/proc/mounts"
+    files = tar({**added, "opt/venv/x": "new"})
+    files = link.tobuf(tarfile.PAX_FORMAT) + open_ended(files) + BASE
+    found = read(upon([BASE], files, normal([BASE])))
+    assert [found.paths(number) for number in range(1, len(found.layers))] == [
+        ["opt", "opt/venv", "opt/venv/x"]
+    ]
+
+
+def test_files_that_stop_before_their_end(tmp_path: Path) -> None:
+    """Wherever it is: an engine that dies leaves half of them, and no error."""
+    whole = tar({"etc/passwd": "x", "opt/venv/x": "new" * 300, "z": ""})
+    ends = whole.rindex(b"ustar") - 257 + 512  # z's header is the last thing before the zeros
+    for size in range(0, ends + 512, 256):
+        with pytest.raises(LadingError, match="went away while it saved"):
+            upon([BASE], whole[:size], normal([BASE]))
+    assert upon([BASE], whole[: ends + 512], normal([BASE]))
+
+
+def test_files_of_an_image_of_another_base() -> None:
+    with pytest.raises(LadingError, match="are not its base's"):
+        upon([BASE], BASE, normal([BASE]), [tar({"x": "y"})])
 
 
 @pytest.mark.parametrize("size", [1, 5, 1000, 3 << 20])
@@ -714,13 +808,14 @@ def test_what_two_contents_have_in_common(tmp_path: Path, size: int) -> None:
     whole = random.Random(size).randbytes(size)
     (tmp_path / "twin").write_bytes(b"before" + whole + b"after")
     with (tmp_path / "twin").open("rb") as file:
-        twin = Content(handle=file.fileno(), offset=6, size=size, sha256=lambda: "")
+        content = Content(handle=file.fileno(), offset=0, size=0, sha256=str)
+        twin = Entry(path="x", kind="file", size=size, offset=6, content=content)
         other = bytearray(whole)
         other[size // 2] ^= 1
         for body in (whole, whole + b"more", whole[:-1], bytes(other), b""):
             for step in (1 << 20, 32768, max(1, size // 3)):
                 pieces = (memoryview(body)[at : at + step] for at in range(0, len(body), step))
-                known, rest = canonical._in_common(twin, pieces)
+                known, rest = in_common(twin, pieces)
                 assert body == whole[:known] + b"".join(rest)
                 assert known == size or body != whole
 

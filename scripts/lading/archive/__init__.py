@@ -12,13 +12,14 @@ from lading.archive.records import config_of, current, places, record
 from lading.later import attributes
 
 if TYPE_CHECKING:
-    from lading.archive.canonical import export, read, received, write
+    from lading.archive.canonical import Merged, export, read, received, write
     from lading.archive.normal import Normal
     from lading.archive.writing import Archive, Layer
 
 __all__ = [
     "Archive",
     "Layer",
+    "Merged",
     "Normal",
     "config_of",
     "current",
@@ -33,7 +34,7 @@ __all__ = [
 __getattr__ = attributes(
     __name__,
     {
-        "canonical": ("export", "read", "received", "write"),
+        "canonical": ("Merged", "export", "read", "received", "write"),
         "normal": ("Normal",),
         "writing": ("Archive", "Layer"),
     },

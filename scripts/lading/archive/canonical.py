@@ -6,7 +6,10 @@ repeat), Docker's from 25 on (OCI's `blobs/`) and Podman's (`DIGEST.tar`). It is
 `manifest.json`; every digest is checked on the way. The order is fixed by the image alone, never by
 the engine. No name depends on a layer's digest: the whole is hashed while its layers still are.
 
-`Normal` makes it the same bytes from every build, too: see lading.archive.normal.
+`Normal` makes it the same bytes from every build, too: see lading.archive.normal. Which
+layers the engine had is nothing to that: where the base's own are at hand, it is asked for the
+files (`Merged`). It has them sooner, for it need not assemble and hash each layer before the first
+byte.
 """
 
 from __future__ import annotations
@@ -15,17 +18,23 @@ import glob
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
-from itertools import chain
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
-from lading.archive.growing import Growing, blocks, equal
-from lading.archive.normal import Normal, base_tree, plan
-from lading.archive.normal import settings as settings_of
+from lading.archive.arriving import merged_tree
+from lading.archive.growing import Growing
+from lading.archive.normal import (
+    Normal,
+    Part,
+    base_tree,
+    layered,
+    normal_settings,
+    plan,
+)
 from lading.archive.saved import Content, Image, SavedLayer, check_platform, read_image
 from lading.archive.tarfiles import (
     BLOCK,
@@ -36,10 +45,19 @@ from lading.archive.tarfiles import (
     Stream,
     is_header,
 )
-from lading.archive.trees import Tree
 from lading.archive.writing import Archive, Layer, Writer, writing
 from lading.errors import LadingError
 from lading.files import PART, canonical_json, disk_errors, sha256_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Merged:
+    """An image as a container of it begins: `files` is a tar of all its files, in chunks of any
+    size, which nobody makes before the first is taken; `settings` an OCI image configuration.
+    """
+
+    files: Iterator[bytes]
+    settings: Mapping[str, Any]
 
 
 def export(
@@ -50,6 +68,7 @@ def export(
     platform: str,
     advance: Callable[[int], None] = lambda _: None,
     normal: Normal | None = None,
+    merged: Merged | None = None,
 ) -> Archive:
     """Writes what an engine saves (`chunks`, of any size) as a canonical archive.
 
@@ -58,27 +77,30 @@ def export(
     and a few MB of memory; with `normal`, 2 kB more for each file. What an earlier, killed run left
     of `out` is removed.
 
+    `merged` is the same image, and is taken in place of `chunks` where `normal` has an archive with
+    its base's layers.
+
     Raises `LadingError` when the engine goes away, or the image is not sound, not for `platform`
     or not made from its base; `EnvironmentProblem` when the disk is full. Then there is no `out`,
     or the old one.
     """
-    stream = Stream(_delivered(chunks), advance)
     went = f"the engine went away while it saved {name}"
     damaged = f"what the engine saved as {name} can't be archived"
     with _explained(went, damaged), disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         _sweep(out)
         with writing(out) as writer, ExitStack() as spool:
-            base = _base_ahead(writer, normal, spool)
-            image = read_image(
-                stream, lambda member, body: _kept(member, body, out.parent, spool, base)
-            )
-            check_platform(image, platform)
+            if normal is not None and merged is not None and (base := _own(normal, spool)):
+                check_platform(merged.settings, platform)
+                stream = Stream(_delivered(merged.files), advance)
+                file = spool.enter_context(TemporaryFile(dir=out.parent))
+                return _merged(writer, stream, file, merged.settings, name, normal, base)
+            stream = Stream(_delivered(chunks), advance)
+            image = read_image(stream, lambda member, body: _kept(body, out.parent, spool))
+            check_platform(image.settings, platform)
             if normal is None:
                 return _as_it_is(writer, image, name)
-            if tuple(layer.diff_id for layer in image.layers[: len(normal.base)]) != normal.base:
-                raise DamagedError("its lowest layers are not its base's")
-            return _normalised(writer, image, name, normal, base.result())
+            return _normalised(writer, image, name, normal)
 
 
 def write(out: Path, config: Mapping[str, Any], layers: Sequence[Path], name: str) -> Archive:
@@ -148,95 +170,97 @@ def _as_it_is(writer: Writer, image: Image, name: str) -> Archive:
     return _archive(image, sha256=sha256, size=size)
 
 
-def _normalised(
-    writer: Writer, image: Image, name: str, normal: Normal, ahead: _Base | None
+def _normalised(writer: Writer, image: Image, name: str, normal: Normal) -> Archive:
+    _refuse_other(image.settings, normal)
+    base, above = image.layers[: len(normal.base)], image.layers[len(normal.base) :]
+    _write(writer, base)
+    below = base_tree(base)
+    parts = plan(image.settings, normal, below, layered(below, above))
+    made = _upon(writer, base, parts, image.settings, name, normal)
+    for layer in image.layers:
+        layer.verify()
+    return made
+
+
+def _merged(
+    writer: Writer,
+    stream: Stream,
+    file: BinaryIO,
+    settings: Mapping[str, Any],
+    name: str,
+    normal: Normal,
+    base: tuple[SavedLayer, ...],
 ) -> Archive:
-    base = ahead or _written(writer, image.layers[: len(normal.base)])
-    image = replace(image, layers=base.layers + image.layers[len(base.layers) :])
-    parts = plan(image, normal, base.tree)
+    """The base's layers are written while the engine still sends the files."""
+    _refuse_other(settings, normal)
+    with ThreadPoolExecutor(1) as ahead:
+        trees = ahead.submit(base_tree, base)
+        written = ahead.submit(_write, writer, base)
+        stream.begin()
+        with _believed(normal):
+            below = trees.result()
+        tree = merged_tree(stream, below, file)
+        written.result()
+    made = _upon(writer, base, plan(settings, normal, below, tree), settings, name, normal)
+    with _believed(normal):
+        for layer in base:
+            layer.verify()
+    return made
+
+
+def _refuse_other(settings: Mapping[str, Any], normal: Normal) -> None:
+    if tuple(settings["rootfs"]["diff_ids"][: len(normal.base)]) != normal.base:
+        raise DamagedError("its lowest layers are not its base's")
+
+
+def _write(writer: Writer, layers: Iterable[SavedLayer]) -> None:
+    for layer in layers:
+        writer.layer(layer)
+    writer.sync()
+
+
+def _upon(
+    writer: Writer,
+    base: tuple[SavedLayer, ...],
+    parts: Sequence[Part],
+    settings: Mapping[str, Any],
+    name: str,
+    normal: Normal,
+) -> Archive:
+    """Writes what stands upon the base's layers, which were written, and ends the archive."""
     written = [writer.part(part) for part in parts]
     writer.sync()
-    layers = base.layers + tuple(layer() for layer in written)
+    layers = base + tuple(layer() for layer in written)
     diff_ids = [layer.diff_id for layer in layers]
-    settings = settings_of(image, normal, diff_ids, [part.name for part in parts])
-    made = Image(config=canonical_json(settings), settings=settings, layers=layers)
+    found = normal_settings(settings, normal, diff_ids, [part.name for part in parts])
+    made = Image(config=canonical_json(found), settings=found, layers=layers)
     sha256, size = writer.close(made.config, made.id, name)
-    if ahead is not None:
-        _verify_ahead(ahead, normal.archive)
-    for layer in image.layers:
-        if layer.diff_id not in base.delivered:
-            layer.verify()
     return _archive(made, sha256=sha256, size=size)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Base:
-    """The base's layers, which are in the archive by now, and the files in them.
-
-    `delivered`: the diff_ids of those that the engine has delivered, byte for byte. It has verified
-    them when it took them in; they are hashed only where it delivers something else.
-    """
-
-    layers: tuple[SavedLayer, ...]
-    tree: Tree
-    delivered: set[str]
-
-
-def _verify_ahead(base: _Base, archive: Path | None) -> None:
-    """Raises `LadingError` where the base's own archive is not what it was made as."""
-    with _believed(archive):
-        for layer in base.layers:
-            if layer.diff_id not in base.delivered:
-                layer.verify()
-    base.delivered.update(layer.diff_id for layer in base.layers)
+def _own(normal: Normal, spool: ExitStack) -> tuple[SavedLayer, ...]:
+    """The base's layers out of its own archive; none where that is not at hand, or another's."""
+    if normal.archive is None:
+        return ()
+    with suppress(OSError, DamagedError):
+        file = spool.enter_context(normal.archive.open("rb"))
+        stream = Stream(iter(lambda: file.read(PIECE), b""), lambda _: None)
+        image = read_image(stream, lambda member, body: _passed(member, body, file, spool))
+        if tuple(layer.diff_id for layer in image.layers) == normal.base:
+            return image.layers
+    return ()
 
 
 @contextmanager
-def _believed(archive: Path | None) -> Iterator[None]:
+def _believed(normal: Normal) -> Iterator[None]:
     try:
         yield
     except DamagedError as error:
         raise LadingError(
-            f"the base in the store is damaged: {archive}",
+            f"the base in the store is damaged: {normal.archive}",
             why=str(error),
-            do="delete that file, then run it again: it is made anew, or the engine has it",
+            do="delete that file, then run it again: it is made anew",
         ) from error
-
-
-def _written(writer: Writer, layers: tuple[SavedLayer, ...]) -> _Base:
-    for layer in layers:
-        writer.layer(layer)
-    writer.sync()
-    return _Base(layers=layers, tree=base_tree(layers), delivered=set())
-
-
-def _base_ahead(writer: Writer, normal: Normal | None, spool: ExitStack) -> Future[_Base | None]:
-    """Writes the base's layers out of its own archive, if there is one.
-
-    That is done while the engine still collects the image: Docker takes seconds before it
-    delivers the first byte, and does not say which layer is the lowest until all are delivered.
-    """
-    file = None
-    if normal is not None and normal.archive is not None:
-        with suppress(OSError):
-            file = spool.enter_context(normal.archive.open("rb"))
-    if normal is None or file is None:
-        nothing: Future[_Base | None] = Future()
-        nothing.set_result(None)
-        return nothing
-    return spool.enter_context(ThreadPoolExecutor(1)).submit(_base, writer, normal, file)
-
-
-def _base(writer: Writer, normal: Normal, file: BinaryIO) -> _Base | None:
-    try:
-        stream = Stream(iter(lambda: file.read(PIECE), b""), lambda _: None)
-        image = read_image(stream, lambda member, body: _passed(member, body, file))
-    except (OSError, DamagedError):
-        return None  # the engine has them, too
-    if tuple(layer.diff_id for layer in image.layers) != normal.base:
-        return None
-    with _believed(normal.archive):
-        return _written(writer, image.layers)
 
 
 def _archive(image: Image, *, sha256: str, size: int) -> Archive:
@@ -249,47 +273,14 @@ def _archive(image: Image, *, sha256: str, size: int) -> Archive:
     )
 
 
-def _kept(
-    member: Member,
-    body: Iterator[memoryview],
-    folder: Path,
-    spool: ExitStack,
-    ahead: Future[_Base | None],
-) -> Content:
-    """Keeps a content in a file that has no name, so nothing stays behind however this ends.
-
-    What is, byte for byte, a layer that the base's own archive has is not kept once more.
-    """
-    base = ahead.result() if ahead.done() else None
-    twin = next((x for x in base.layers if x.content.size == member.size), None) if base else None
-    known, rest = _in_common(twin.content, body) if twin is not None else (0, body)
-    if base is not None and twin is not None and known == member.size:
-        last = next(rest, None)
-        if last is None:
-            base.delivered.add(twin.diff_id)
-            return twin.content
-        rest = chain([last], rest)
+def _kept(body: Iterator[memoryview], folder: Path, spool: ExitStack) -> Content:
+    """Keeps a content in a file that has no name, so nothing stays behind however this ends."""
     file = spool.enter_context(TemporaryFile(dir=folder))  # noqa: SIM115
     digest = spool.enter_context(Growing(file))
-    if twin is not None and known:
-        rest = chain(blocks(twin.content.handle, twin.content.offset, known), rest)
-    for piece in rest:
+    for piece in body:
         digest.write(piece)
     digest.complete()
     return Content(handle=file.fileno(), offset=0, size=digest.size, sha256=digest.sha256)
-
-
-def _in_common(twin: Content, body: Iterator[memoryview]) -> tuple[int, Iterator[memoryview]]:
-    """How many bytes a body begins with that the twin does, too, in whole pieces; and the rest."""
-    buffer = memoryview(bytearray(PIECE))
-    known = 0
-    for piece in body:
-        there = min(len(piece), PIECE, twin.size - known)
-        read = os.preadv(twin.handle, [buffer[:there]], twin.offset + known) if there else 0
-        if not equal(piece, buffer[:read]):
-            return known, chain([piece], body)
-        known += len(piece)
-    return known, body
 
 
 def _looked_at(member: Member, body: Iterator[memoryview], handle: int) -> Content:
@@ -307,17 +298,16 @@ def _looked_at(member: Member, body: Iterator[memoryview], handle: int) -> Conte
     )
 
 
-def _passed(member: Member, body: Iterator[memoryview], file: BinaryIO) -> Content:
-    """A content of the base's archive, hashed when somebody asks for it."""
-    size = sum(map(len, body))
-
-    def sha256() -> str:
-        with Growing(file, member.offset) as digest:
-            digest.grew(size)
-            digest.complete()
-            return digest.sha256()
-
-    return Content(handle=file.fileno(), offset=member.offset, size=size, sha256=sha256)
+def _passed(
+    member: Member, body: Iterator[memoryview], file: BinaryIO, spool: ExitStack
+) -> Content:
+    """A content of the base's archive, hashed from now on."""
+    digest = spool.enter_context(Growing(file, member.offset))
+    digest.grew(sum(map(len, body)))
+    digest.complete()
+    return Content(
+        handle=file.fileno(), offset=member.offset, size=digest.size, sha256=digest.sha256
+    )
 
 
 def _opened(path: Path, stack: ExitStack) -> SavedLayer:

@@ -7,12 +7,12 @@ Names are text with surrogate escapes, relative and with no slash at the end: an
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from lading.archive.saved import Content
-from lading.archive.tarfiles import BLOCK, DamagedError, padding
+from lading.archive.tarfiles import BLOCK, DamagedError, Stream, padding
 
 Kind = Literal["file", "hardlink", "symlink", "char", "block", "folder", "fifo"]
 
@@ -65,9 +65,48 @@ def entries(content: Content) -> Iterator[Entry]:
     The root folder is none. Raises `DamagedError` for what is not a layer's tar.
     """
     at, end = content.offset, content.offset + content.size
+
+    def read(size: int) -> bytes:
+        nonlocal at
+        data = os.pread(content.handle, size, at) if at < end else b""
+        at += size
+        return data
+
+    for block, size, extended in _headers(read):
+        entry = _entry(block, size, extended, content, at)
+        if entry.path:
+            yield entry
+        if entry.kind == "file":
+            at += entry.size + -entry.size % BLOCK
+        if at > end:
+            raise DamagedError(f"a layer ends within {entry.path!r}")
+
+
+def arriving(
+    stream: Stream, keep: Callable[[Entry, Iterator[memoryview]], Entry]
+) -> Iterator[Entry]:
+    """The entries of a tar while it comes, up to its end.
+
+    `keep` takes a file's whole content, and says where it is. Raises `DamagedError` as `entries`
+    does, and `EndedError` where the zeros don't come that end a tar.
+    """
+    for block, size, extended in _headers(stream.read):
+        entry = _entry(block, size, extended, None, 0)
+        if entry.kind == "file":
+            entry = keep(entry, stream.pieces(entry.size))
+            stream.read(-entry.size % BLOCK)
+        if entry.path:
+            yield entry
+    stream.drain()
+
+
+def _headers(read: Callable[[int], bytes]) -> Iterator[tuple[bytes, int, dict[str, bytes]]]:
+    """Each entry's header, the size that it claims, and what extends it.
+
+    `read` gives as many bytes as are asked for, or fewer, where there are no more.
+    """
     extended: dict[str, bytes] = {}
-    while at < end:
-        block = os.pread(content.handle, BLOCK, at)
+    while block := read(BLOCK):
         if len(block) < BLOCK:
             raise DamagedError("a layer ends within a header")
         if not block[0] and block == bytes(BLOCK):
@@ -75,28 +114,21 @@ def entries(content: Content) -> Iterator[Entry]:
         size = _checked(block)
         if size < 0:
             raise DamagedError("a layer has a header with a negative size")
-        at += BLOCK
         flag = block[156:157]
-        if flag in b"xXgLK":
-            if size > _EXTENDED_LIMIT:
-                raise DamagedError(f"an extended header claims {size} bytes")
-            data = os.pread(content.handle, size, at)
-            if len(data) < size:
-                raise DamagedError("a layer ends within an extended header")
-            if flag in b"xX":
-                extended |= _records(data)
-            elif flag in b"LK":
-                extended["path" if flag == b"L" else "linkpath"] = data.rstrip(b"\0")
-            at += size + -size % BLOCK
+        if flag not in b"xXgLK":
+            yield block, size, extended
+            extended = {}
             continue
-        entry = _entry(block, size, extended, content, at)
-        extended = {}
-        if entry.path:
-            yield entry
-        if entry.kind == "file":
-            at += entry.size + -entry.size % BLOCK
-        if at > end:
-            raise DamagedError(f"a layer ends within {entry.path!r}")
+        if size > _EXTENDED_LIMIT:
+            raise DamagedError(f"an extended header claims {size} bytes")
+        data = read(size)
+        if len(data) < size:
+            raise DamagedError("a layer ends within an extended header")
+        if flag in b"xX":
+            extended |= _records(data)
+        elif flag in b"LK":
+            extended["path" if flag == b"L" else "linkpath"] = data.rstrip(b"\0")
+        read(-size % BLOCK)
 
 
 def header(entry: Entry) -> bytes:
@@ -223,7 +255,7 @@ def _checked(block: bytes) -> int:
 
 
 def _entry(
-    block: bytes, size: int, extended: Mapping[str, bytes], content: Content, at: int
+    block: bytes, size: int, extended: Mapping[str, bytes], content: Content | None, at: int
 ) -> Entry:
     kind = _KINDS.get(block[156:157])
     name = block[:100].split(b"\0", 1)[0]

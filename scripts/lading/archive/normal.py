@@ -17,7 +17,7 @@ from typing import Any
 
 from lading.archive.entries import Entry, entries, without_host
 from lading.archive.growing import blocks, equal
-from lading.archive.saved import Image, SavedLayer
+from lading.archive.saved import SavedLayer
 from lading.archive.trees import Tree, apply, complete, difference, parts, with_folders
 
 
@@ -57,6 +57,9 @@ _MOUNTED = re.compile(r"(dev|proc|sys|run)(/.*)?|\.dockerenv")
 _HANDED_IN = re.compile(r"etc/(hosts|hostname|resolv\.conf|mtab)")
 """What an engine puts its own over while it builds; an empty file may be left below."""
 
+_MTAB = "/proc/mounts"
+"""Where Docker lets /etc/mtab lead, in a container of an image that has none."""
+
 _LEFT = re.compile(
     r"etc/machine-id|var/lib/dbus/machine-id"
     r"|var/log/.*"
@@ -81,16 +84,21 @@ def base_tree(layers: Sequence[SavedLayer]) -> Tree:
     return base
 
 
-def plan(image: Image, normal: Normal, base: Tree) -> tuple[Part, ...]:
-    """The layers to be put on the base's, whose files are given.
-
-    Raises `DamagedError` for layers that aren't sound.
-    """
+def layered(base: Tree, layers: Sequence[SavedLayer]) -> Tree:
+    """The files of an image, of which the base's are known. Raises `DamagedError` likewise."""
     tree = dict(base)
-    for layer in image.layers[len(normal.base) :]:
+    for layer in layers:
         apply(tree, (without_host(entry) for entry in entries(layer.content)))
+    return tree
+
+
+def plan(settings: Mapping[str, Any], normal: Normal, base: Tree, tree: Tree) -> tuple[Part, ...]:
+    """The layers to be put on the base's, to get the files of `tree`, which it changes.
+
+    `settings` are the image's.
+    """
     _clean(base, tree)
-    _with_workdir(tree, image, normal.epoch)
+    _with_workdir(tree, settings, normal.epoch)
     complete(tree, normal.epoch)
     changed = difference(base, tree, normal.epoch, _same)
     return tuple(
@@ -147,8 +155,8 @@ def _above(path: str) -> Iterator[str]:
         yield path
 
 
-def settings(
-    image: Image, normal: Normal, diff_ids: Sequence[str], names: Sequence[str]
+def normal_settings(
+    found: Mapping[str, Any], normal: Normal, diff_ids: Sequence[str], names: Sequence[str]
 ) -> dict[str, Any]:
     """The image's configuration: what a Dockerfile can ask for, and one entry of history a layer.
 
@@ -156,10 +164,10 @@ def settings(
     """
     created = datetime.fromtimestamp(normal.epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     called = ["base"] * (len(diff_ids) - len(names)) + list(names)
-    platform = {key: image.settings.get(key) for key in ("architecture", "os", "variant")}
+    platform = {key: found.get(key) for key in ("architecture", "os", "variant")}
     return {
         **{key: value for key, value in platform.items() if value},
-        "config": _config(image.settings.get("config")),
+        "config": _config(found.get("config")),
         "created": created,
         "history": [{"created": created, "created_by": f"lading: {name}"} for name in called],
         "rootfs": {"type": "layers", "diff_ids": list(diff_ids)},
@@ -195,9 +203,9 @@ def _clean(base: Tree, tree: Tree) -> None:
                 tree[path] = base[path]
 
 
-def _with_workdir(tree: Tree, image: Image, epoch: int) -> None:
+def _with_workdir(tree: Tree, settings: Mapping[str, Any], epoch: int) -> None:
     """Adds the folder that commands run in: BuildKit makes it at once, Podman when one runs."""
-    config = image.settings.get("config")
+    config = settings.get("config")
     named = config.get("WorkingDir") if isinstance(config, Mapping) else None
     parts = [part for part in str(named or "").split("/") if part not in ("", ".")]
     above = ["/".join(parts[: count + 1]) for count in range(len(parts))]
@@ -213,7 +221,7 @@ def _is_left(path: str, entry: Entry, below: Entry | None) -> bool:
         # An image that has none gets its mount points from whoever runs it.
         return below is None or below.kind == entry.kind
     if _HANDED_IN.fullmatch(path):
-        return entry.kind == "file" and not entry.size
+        return entry.target == _MTAB if entry.kind == "symlink" else not entry.size
     return entry.kind == "file" and _LEFT.fullmatch(path) is not None
 
 

@@ -112,11 +112,11 @@ def read_image(stream: Stream, keep: Callable[[Member, Iterator[memoryview]], Co
     return _image(files, links)
 
 
-def check_platform(image: Image, platform: str) -> None:
+def check_platform(settings: Mapping[str, Any], platform: str) -> None:
     """Raises `DamagedError` if the image is not for `platform` ("linux/amd64")."""
     system, _, rest = platform.partition("/")
     architecture, _, variant = rest.partition("/")
-    found = [str(image.settings.get(key) or "") for key in ("os", "architecture", "variant")]
+    found = [str(settings.get(key) or "") for key in ("os", "architecture", "variant")]
     if found[:2] != [system, architecture] or (variant and found[2] not in ("", variant)):
         what = "/".join(filter(None, found)) or "nothing"
         raise DamagedError(f"it is for {what}, not for {platform}")

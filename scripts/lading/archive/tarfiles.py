@@ -63,6 +63,11 @@ class Stream:
         self._rest = memoryview(b"")
         self.at = 0
 
+    def begin(self) -> None:
+        """Waits for the first chunk. Raises `EndedError`."""
+        if not self._rest:
+            self._rest = self._next()
+
     def pieces(self, size: int) -> Iterator[memoryview]:
         """Exactly `size` bytes, in pieces of at most `PIECE`. Raises `EndedError`."""
         while size:

@@ -60,7 +60,7 @@ def difference(base: Tree, tree: Tree, epoch: int, same: Callable[[Entry, Entry]
         below = base.get(path)
         if below is entry:
             continue
-        if below is not None and _alike(below, entry) and same(below, entry):
+        if below is not None and alike(below, entry) and same(below, entry):
             tree[path] = below
             continue
         changed[path] = replace(entry, mtime=epoch)
@@ -108,7 +108,7 @@ def _linked_again(entries: Iterable[Entry]) -> list[Entry]:
     return found
 
 
-def _alike(one: Entry, other: Entry) -> bool:
+def alike(one: Entry, other: Entry) -> bool:
     """Whether all but their mtimes and contents is the same."""
     return (one.kind, one.mode, one.uid, one.gid, one.size, one.target, one.device, one.xattrs) == (
         other.kind,

@@ -15,7 +15,8 @@ class RecordingEngine:
     """Implements `Engine`. `calls` holds (method, its arguments) in order.
 
     Set `failures["build"] = SomeError(...)` to let a method fail, `results` to what `run` shall
-    answer (the last one again and again), `archive` to what `save` shall deliver.
+    answer (the last one again and again), `archive` and `tree` to what `save` and `files` shall
+    deliver.
     """
 
     kind = "docker"
@@ -26,7 +27,7 @@ class RecordingEngine:
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.failures: dict[str, Exception] = {}
         self.results: list[RunResult] = [RunResult(code=0, output="")]
-        self.archive = b""
+        self.archive = self.tree = b""
         self.held: dict[str, ImageInfo] = {}
         self.closed = False
 
@@ -140,6 +141,10 @@ class RecordingEngine:
         self._record("save", ref=ref)
         for start in range(0, len(self.archive), 1 << 16):
             yield self.archive[start : start + (1 << 16)]
+
+    def files(self, ref: str) -> Iterator[bytes]:
+        self._record("files", ref=ref)
+        yield self.tree
 
     def load(self, path: Path) -> str:
         self._record("load", path=path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from msgspec import Struct
 
@@ -25,6 +25,8 @@ class ImageInfo(Struct, frozen=True, kw_only=True):
     user: str
     architecture: str
     os: str
+    settings: Mapping[str, Any] = {}
+    """As an OCI image configuration has it: all that an engine tells of it."""
 
 
 class RunResult(Struct, frozen=True, kw_only=True):
@@ -133,6 +135,13 @@ class Engine(Protocol):
 
     def save(self, ref: str) -> Iterator[bytes]:
         """The image as a docker-archive, in pieces. Ask by name, or it will have no tag."""
+        ...
+
+    def files(self, ref: str) -> Iterator[bytes]:
+        """All files of the image, as a container of it would find them, as one tar, in pieces.
+
+        What the engine itself puts into a container's /dev, /proc, /sys and /etc is there, too.
+        """
         ...
 
     def load(self, path: Path) -> str:

@@ -101,17 +101,25 @@ class SdkEngine:
             except docker.errors.NotFound:
                 return None
         config = answer.get("Config") or {}
+        diff_ids = tuple((answer.get("RootFS") or {}).get("Layers") or ())
         return ImageInfo(
             id=_id(answer),
             labels=config.get("Labels") or {},
             size=answer["Size"],
-            diff_ids=tuple((answer.get("RootFS") or {}).get("Layers") or ()),
+            diff_ids=diff_ids,
             env=tuple(config.get("Env") or ()),
             cmd=tuple(config.get("Cmd") or ()),
             entrypoint=tuple(config.get("Entrypoint") or ()),
             user=config.get("User") or "",
             architecture=answer.get("Architecture") or "",
             os=answer.get("Os") or "",
+            settings={
+                "architecture": answer.get("Architecture"),
+                "os": answer.get("Os"),
+                "variant": answer.get("Variant"),
+                "config": config,
+                "rootfs": {"type": "layers", "diff_ids": list(diff_ids)},
+            },
         )
 
     def build(
@@ -272,6 +280,20 @@ class SdkEngine:
             response = request(self._api, "GET", f"/images/{quote(ref, safe='/:@')}/get")
             with response:
                 yield from response.iter_content(_PIECE)
+
+    def files(self, ref: str) -> Iterator[bytes]:
+        with engine_errors(self.where, f"reading the files of {ref}"):
+            # It never runs, so what it would run need not be there.
+            container = self._api.create_container(
+                ref, ["/"], entrypoint=[], network_disabled=True, use_config_proxy=False
+            )["Id"]
+            self._containers.add(container)
+            try:
+                response = request(self._api, "GET", f"/containers/{container}/export")
+                with response:
+                    yield from response.iter_content(_PIECE)
+            finally:
+                self._remove_container(container)
 
     def load(self, path: Path) -> str:
         doing = f"loading {path}"

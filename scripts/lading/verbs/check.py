@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lading import archive
@@ -165,22 +166,28 @@ def export(state: State, image: Image) -> str:
     """
     key = state.key(image)
     assert key is not None
-    identity = build_verb.ensure(state, image)
-    name = state.name(image)
-    info = state.engine.inspect(identity)
-    total = info.size if info is not None else 0
+    build_verb.ensure(state, image)
     candidate = state.candidate(image)
-    with state.console.transfer(f"export {image.name}", total) as advance:
-        made = archive.export(
-            state.engine.save(state.tag(image)),
-            candidate,
-            name=name,
+    made = exported(state, image, state.tag(image), candidate)
+    archive.record(candidate.with_suffix(".json"), made, key=key, name=state.name(image))
+    return made.config
+
+
+def exported(state: State, image: Image, tag: str, out: Path) -> archive.Archive:
+    """Writes what the engine has built under a tag as the archive that every build gives."""
+    info = state.engine.inspect(tag)
+    if info is None:
+        raise LadingError(f"the engine has no {tag} any more", do="run it again")
+    with state.console.transfer(f"export {image.name}", info.size) as advance:
+        return archive.export(
+            state.engine.save(tag),
+            out,
+            name=state.name(image),
             platform=state.project.platform,
             advance=advance,
             normal=normal(state, image),
+            merged=archive.Merged(files=state.engine.files(info.id), settings=info.settings),
         )
-    archive.record(candidate.with_suffix(".json"), made, key=key, name=name)
-    return made.config
 
 
 def normal(state: State, image: Image) -> archive.Normal:

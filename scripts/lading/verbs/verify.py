@@ -8,7 +8,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from lading import archive, process
+from lading import process
 from lading.console import counted
 from lading.errors import LadingError
 from lading.files import sha256_of
@@ -118,13 +118,7 @@ def _image(state: State, image: Image, folder: Path) -> str:
             what=f"{image.name} again",
             cache=False,
         )
-        made = archive.export(
-            state.engine.save(name),
-            again,
-            name=state.name(image),
-            platform=state.project.platform,
-            normal=check_verb.normal(state, image),
-        )
+        made = check_verb.exported(state, image, name, again)
     finally:
         with suppress(LadingError):  # an engine that went away has it no more
             state.engine.remove(name)

@@ -34,14 +34,24 @@ def main() -> int:
 
     image, platform, out, *declared = sys.argv[1:]
     engine = connect(os.environ)
-    normal = None
+    normal = merged = None
     if declared:
         folder, name = declared
         state = State(load(Path(folder) / "project.yaml"), connect=lambda: engine)
         normal = check.normal(state, state.project.images[name])
+        info = engine.inspect(image)
+        assert info is not None
+        merged = archive.Merged(files=engine.files(info.id), settings=info.settings)
     try:
         start = time.monotonic()
-        archive.export(engine.save(image), Path(out), name=image, platform=platform, normal=normal)
+        archive.export(
+            engine.save(image),
+            Path(out),
+            name=image,
+            platform=platform,
+            normal=normal,
+            merged=merged,
+        )
         seconds = time.monotonic() - start
     finally:
         engine.close()
