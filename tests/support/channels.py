@@ -28,11 +28,12 @@ from datetime import UTC, datetime
 from functools import partial
 from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
-from typing import Any, cast
-
-import pytest
+from typing import TYPE_CHECKING, Any, cast
 
 from tests.support.listening import Listening
+
+if TYPE_CHECKING:
+    import pytest  # the benchmark has channels, too, and no pytest
 
 PLACEHOLDER = "/opt/anaconda1anaconda2anaconda3/and/so/on/until/it/is/long/enough"
 DAY = datetime(2025, 1, 1, tzinfo=UTC)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
 import sys
 import threading
 from datetime import date
@@ -25,6 +26,7 @@ from tests.bench.parts import mpi
 from tests.bench.parts.build import was_cached
 from tests.bench.parts.lock import hashing
 from tests.bench.wire import counting, requests_in
+from tests.support import miniconda
 
 BASE = Base(name="debian-13", debian=DebianBase(suite="trixie", packages=("python3",)))
 
@@ -339,6 +341,21 @@ def test_requests_are_counted_on_their_way(tmp_path: Path) -> None:
 
 
 # -- what is asked for ----------------------------------------------------------------------
+
+
+def test_it_needs_no_more_than_the_tool_itself() -> None:
+    """Who measures has set up lading, and not what tests it."""
+    root = Path(__file__).resolve().parents[2]
+    pins = {line.split("==")[0] for line in (root / "scripts/requirements.txt").open()}
+    pins_of_tests = {line.split("==")[0] for line in (root / "tests/requirements.txt").open()}
+    more = sorted(name for name in pins_of_tests - pins if name.isidentifier())
+    assert "pytest" in more
+    code = f"import sys; sys.modules.update(dict.fromkeys({more})); import tests.bench.__main__"
+    process = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert not process.stderr
+    assert set(miniconda.OURS) <= pins
 
 
 def test_parts_run_in_the_tables_order_and_all_of_them_without_a_word() -> None:
