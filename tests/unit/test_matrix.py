@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from lading import requirements
+from lading import compose, requirements
 from lading.errors import DeclarationError
 from lading.layers import conda
 from lading.project import Project, load
 from lading.schema import axes
 from tests.support.projects import Trial
+from tests.unit.test_dockerfile import ASTROPY, BASE, golden, on, pip_lock
 
 HEAD = """\
 lading: 1
@@ -346,3 +348,25 @@ def test_asked_for_by_the_name_of_the_matrix_it_is_asked_for_by_name(tmp_path: P
     assert trial.doit("build:a") == 0
     assert trial.holds("a-1.0")
     assert trial.holds("a-2.0")
+
+
+VARIANT = """\
+  astropy:
+    matrix: {astropy: ["5.3", "6.0"], site: [north]}
+    base: debian-13
+    description: astropy {astropy}, for {site}
+    labels: {org.example.site: "{site}"}
+    env: {SITE: "{site}"}
+    args: {THREADS: 4}
+    pip: {requirements: "recipes/a.in"}
+    run: {after-layers: ["echo {astropy} $THREADS >/opt/made"]}
+    test: ["python -c 'import astropy'"]
+"""
+
+
+def test_the_dockerfile_of_a_variant(read: Load) -> None:
+    declared = read(VARIANT)
+    image = declared.images["astropy-5.3-north"]
+    base = replace(BASE, digest="sha256:" + "f" * 64, debs=(), suite="")
+    locked = on(base, pip_lock(ASTROPY))
+    golden("variant.Dockerfile", compose.plan(declared, image, locked).text("k"))

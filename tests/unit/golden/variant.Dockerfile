@@ -1,0 +1,65 @@
+# astropy-5.3-north: written by lading from project.yaml and locks/; `doit
+# dockerfile:astropy-5.3-north` writes it again.
+# Everything it needs lies beside it. By hand (BuildKit; or podman build):
+#   docker build --network none -t astropy-5.3-north:2026.11.22 build/astropy-5.3-north/context
+
+# The base debian-13, as locked.
+FROM docker.io/library/y@sha256:ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff
+
+# The times that steps write: the locks' date, 2026-11-22, never the clock.
+ARG SOURCE_DATE_EPOCH="1795305600"
+
+# Under Apptainer the host's ~/.local and PYTHONPATH would shadow what is installed here:
+# PYTHONNOUSERSITE and an empty PYTHONPATH keep them out.
+ENV LANG="C.UTF-8" \
+    PYTHONNOUSERSITE="1" \
+    PYTHONPATH="" \
+    VIRTUAL_ENV="/opt/venv" \
+    PATH="/opt/venv/bin:$PATH" \
+    SITE="north"
+
+# The Python packages, into a virtual environment of their own. The wheels are lent to this one
+# step and are never a layer; the hashes are checked once more; bytecode is compiled, but for
+# the packages' own tests, so that a read-only image starts fast.
+RUN --mount=type=bind,source=pip,target=/dev/shm/lading/pip \
+    : lent dde4f15dda83e5fb && \
+    umask 022 && \
+    export HOME=/dev/shm UV_NO_CACHE=1 UV_OFFLINE=1 UV_NO_CONFIG=1 UV_NO_PROGRESS=1 \
+        UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=hardlink && \
+    /dev/shm/lading/pip/bin/uv venv --quiet --python /usr/bin/python3 /opt/venv && \
+    /dev/shm/lading/pip/bin/uv pip install --quiet --python /opt/venv \
+        --no-index --no-deps --require-hashes \
+        --find-links /dev/shm/lading/pip/wheels \
+        --requirements /dev/shm/lading/pip/requirements.txt && \
+    { /opt/venv/bin/python -B -m compileall -qq -j 0 -x '/tests?/' \
+        --invalidation-mode unchecked-hash /opt/venv/lib || true; } && \
+    find /opt/venv -name uv_cache.json -delete && find /opt/venv -path '*.dist-info/RECORD' \
+        -exec sed -i '/uv_cache\.json,/d' {} +
+
+# From `args:`; '4', unless --build-arg says otherwise.
+ARG THREADS
+
+# From `run:` in project.yaml.
+RUN export THREADS="${THREADS:-4}" && \
+    echo 5.3 $THREADS >/opt/made
+
+# What it was made from, for whoever has only the image.
+COPY ["share", "/usr/share/lading/"]
+
+# Labels that follow from the declarations and the locks.
+LABEL "description"="astropy 5.3, for north" \
+      "org.opencontainers.image.title"="astropy-5.3-north" \
+      "org.opencontainers.image.description"="astropy 5.3, for north" \
+      "org.opencontainers.image.version"="2026.11.22" \
+      "org.opencontainers.image.created"="2026-11-22T00:00:00Z" \
+      "org.opencontainers.image.base.name"="y" \
+      "org.opencontainers.image.base.digest"="sha256:ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff" \
+      "python.version"="3.13.5" \
+      "python.packages"="astropy==8.0.2" \
+      "org.example.site"="north"
+
+# Without a command: a shell.
+CMD ["/bin/bash"]
+
+# What this image is called by: the sha256 of everything it is made from.
+LABEL "lading.key"="k${THREADS:+-by-hand}"
