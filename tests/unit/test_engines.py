@@ -600,12 +600,19 @@ def test_build_failed_reads_well() -> None:
 def test_lines_do_not_depend_on_where_the_stream_is_cut(text: str, size: int) -> None:
     data = text.encode("utf-8", "surrogatepass")
     cut: list[str] = []
-    pieces = [data[start : start + size] for start in range(0, len(data), size)]
+    pieces = [(data[start : start + size], None) for start in range(0, len(data), size)]
     assert all_lines(pieces, cut.append) == data.decode(errors="replace")
     whole: list[str] = []
-    all_lines([data], whole.append)
+    all_lines([(data, None)], whole.append)
     assert cut == whole
     assert len(whole) == len(data.split(b"\n")) - data.endswith(b"\n") - (not data)
+
+
+def test_no_line_has_something_of_both_streams() -> None:
+    seen: list[str] = []
+    pieces = [(b"one\nt", None), (None, b"err"), (b"wo\nla", None), (None, b"or\nmore")]
+    assert all_lines(pieces, seen.append) == "one\ntwo\nerror\nla\nmore"
+    assert seen == ["one", "two", "error", "la", "more"]
 
 
 def test_lines_of_text() -> None:

@@ -240,7 +240,7 @@ class SdkEngine:
 
     def _run_to_end(self, container: str, line: Callable[[str], None]) -> RunResult:
         # attached before it starts, so that nothing of a short life is missed
-        output = self._api.attach(container, stdout=True, stderr=True, stream=True)
+        output = self._api.attach(container, stdout=True, stderr=True, stream=True, demux=True)
         self._api.start(container)
         text = all_lines(output, line)
         return RunResult(code=self._api.wait(container, timeout=LONG)["StatusCode"], output=text)

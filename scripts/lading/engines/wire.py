@@ -110,25 +110,38 @@ class Lines:
         self._rest: list[str] = []  # joined at the line's end: one may have many megabytes
 
     def feed(self, piece: bytes | str) -> str:
-        """Takes a piece; the lines that are whole now go out. Returns the piece as text."""
+        """Takes a piece; the lines that are whole now go out, and are returned as they came."""
         text = self._decoder.decode(piece) if isinstance(piece, bytes) else piece
-        *whole, rest = text.split("\n")
-        for line in whole:
-            self._line("".join([*self._rest, line]).rstrip("\r"))
-            self._rest.clear()
-        self._rest.append(rest)
-        return text
+        head, newline, tail = text.rpartition("\n")
+        if not newline:
+            self._rest.append(tail)
+            return ""
+        whole = "".join([*self._rest, head])
+        self._rest = [tail]
+        for line in whole.split("\n"):
+            self._line(line.rstrip("\r"))
+        return whole + newline
 
     def end(self) -> str:
-        """What is left goes out as a last line. Returns what the decoder still held."""
-        text = self._decoder.decode(b"", final=True)
-        if last := "".join([*self._rest, text]):
-            self._line(last.rstrip("\r"))
+        """What is left goes out as a last line, and is returned."""
+        last = "".join([*self._rest, self._decoder.decode(b"", final=True)])
         self._rest.clear()
-        return text
+        if last:
+            self._line(last.rstrip("\r"))
+        return last
 
 
-def all_lines(pieces: Iterable[bytes], line: Callable[[str], None]) -> str:
-    """Passes a stream on line by line, and returns all of it as text."""
-    lines = Lines(line)
-    return "".join([*(lines.feed(piece) for piece in pieces), lines.end()])
+def all_lines(
+    pieces: Iterable[tuple[bytes | None, bytes | None]], line: Callable[[str], None]
+) -> str:
+    """Passes two streams (a piece of the one, or of the other) on line by line, and returns all of
+    it as text. No line has something of both; which of two came first, nobody knows.
+    """
+    streams = Lines(line), Lines(line)
+    found = [
+        stream.feed(piece)
+        for both in pieces
+        for stream, piece in zip(streams, both, strict=True)
+        if piece
+    ]
+    return "".join([*found, "\n".join(filter(None, [stream.end() for stream in streams]))])
