@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from lading import process
-from lading.conda import environment
 from lading.errors import DeclarationError
 from lading.new import dockerfile
 from lading.new.draft import Draft, Left, free
+from lading.new.environments import decoded, take_environment
 from lading.new.requirement_files import content, left_out, take
-from lading.requirements import INCLUDE, included, refused
+from lading.requirements import refused
 
 KINDS = (
     "a requirements file (.txt, .in), environment.yml, pyproject.toml, uv.lock, pylock.toml "
@@ -42,7 +42,7 @@ def read(
     elif arguments:
         raise DeclarationError(f"{shown} has no ARG, for which --build-arg has a value")
     elif name.endswith((".yml", ".yaml")):
-        _environment(draft, path, shown)
+        take_environment(draft, path, shown)
     elif name == "pyproject.toml":
         _pyproject(draft, path, shown, extras)
     elif name == "uv.lock":
@@ -56,49 +56,6 @@ def read(
             f"{shown}: what kind of file this is can't be told from its name",
             do=f"name {KINDS}",
         )
-
-
-def take_environment(draft: Draft, path: Path, shown: str) -> None:
-    """An environment.yml, whole, with what its `pip:` includes. Raises `DeclarationError`."""
-    name = free(re.sub(r"\.yml$", ".yaml", path.name), draft.recipe)
-    data = content(path, shown)
-    found = environment.parse(shown, _decoded(data, shown))
-    draft.recipe[name] = data
-    draft.conda_file = name
-    draft.notes += found.ignored
-    if not found.channels and not draft.channels:
-        draft.channels.append("conda-forge")
-        draft.notes.append(f"{shown} names no channel: conda-forge is taken")
-    for text, where in found.pip:
-        include = INCLUDE.match(text)
-        if include:
-            other = included(include)
-            if take(draft, path.parent / other, str(path.parent / other)) != other:
-                why = "the file is not beside it; copy it there, or name it by its new name"
-                draft.left.append(Left(where=where, text=text, why=why))
-        elif problem := refused(text):
-            line = int(where.rpartition(":")[2])
-            data, gone = _without(data, line, text, problem[0])
-            draft.recipe[name] = data
-            do = problem[1] if gone else f"{problem[1]}; take it out of {name}"
-            left_out(draft, where, text, (problem[0], do))
-
-
-def _without(data: bytes, line: int, text: str, why: str) -> tuple[bytes, bool]:
-    """A file of YAML with a comment where one item of a list was; as it is, where the item does
-    not have its line for itself.
-    """
-    lines = data.decode("utf-8-sig").splitlines(keepends=True)
-    item = lines[line - 1]
-    found = re.fullmatch(r"(\s*)-\s+(['\"]?)(.+?)\2\s*(?:#.*)?\s*", item)
-    if found is None or found[3] != text:
-        return data, False
-    lines[line - 1] = f"{found[1]}# Left out: {why}.\n"
-    return "".join(lines).encode(), True
-
-
-def _environment(draft: Draft, path: Path, shown: str) -> None:
-    take_environment(draft, path, shown)
 
 
 def _pyproject(draft: Draft, path: Path, shown: str, extras: Sequence[str]) -> None:
@@ -206,13 +163,6 @@ def _not_itself(draft: Draft, shown: str, name: str) -> None:
 
 def _toml(path: Path, shown: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(_decoded(content(path, shown), shown))
+        return tomllib.loads(decoded(content(path, shown), shown))
     except tomllib.TOMLDecodeError as error:
         raise DeclarationError(f"{shown}: this is not TOML: {error}") from None
-
-
-def _decoded(data: bytes, shown: str) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DeclarationError(f"{shown}: not UTF-8", why=str(error)) from None

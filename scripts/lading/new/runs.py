@@ -15,6 +15,7 @@ from pathlib import Path
 from msgspec import Struct, field
 
 from lading.new.draft import Draft, Left
+from lading.new.environments import take_environment
 from lading.new.requirement_files import INSTALLERS, content, left_out, take, without
 from lading.new.shell import Command
 from lading.requirements import refused
@@ -245,8 +246,6 @@ def _options(words: Iterable[str], with_value: frozenset[str]) -> Iterator[tuple
 
 
 def _conda(build: Build, words: list[str], here: Left) -> str:
-    from lading.new.reading import take_environment
-
     draft, verb = build.draft, words[1] if len(words) > 1 else ""
     rest = words[2:]
     if verb == "env" or posixpath.basename(words[0]) == "conda-env":
