@@ -18,15 +18,14 @@ from lading.layers.base import BaseLock
 from lading.layers.kind import AnyKind, Lock, Request
 from lading.layers.source_image import LAST, Compiled
 from lading.locks import Header
-from lading.parts import Part, Start
-from lading.plan import Plan
+from lading.parts import Start
+from lading.plan import Contribution, Part, Plan
 from lading.project import Image, Project
 from lading.steps import (
     AS_ROOT,
     Arg,
     Cmd,
     Content,
-    Contribution,
     Copy,
     Env,
     Label,

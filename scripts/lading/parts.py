@@ -14,8 +14,8 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from lading import keys, plan
-from lading.plan import Plan
-from lading.steps import AS_ROOT, Arg, Content, Contribution, Copy, Stage, Step
+from lading.plan import Contribution, Part
+from lading.steps import AS_ROOT, Arg, Content, Copy, Stage, Step
 
 OUT = "/lading/out"
 """Where a part puts what is kept of it."""
@@ -52,32 +52,6 @@ LEFT_BEHIND = (
     "**/bin/*-config",
 )
 """What only a compiler needs, or a reader: it stays where things are built."""
-
-
-class Share(Struct, frozen=True, kw_only=True):
-    """What an image gets of a product: a choice of its files (`PRODUCT`), or all of them, as a
-    folder (`FILES`).
-    """
-
-    key: str
-    name: str
-    keep: tuple[str, ...] = ()
-    drop: tuple[str, ...] = ()
-
-
-class Part(Struct, frozen=True, kw_only=True):
-    """Something that is built by itself: what for people, its plan, and what is taken from it.
-
-    parts: what must be made before it.
-    epoch: seconds since 1970; nothing in the product is younger.
-    """
-
-    what: str
-    key: str
-    plan: Plan
-    epoch: int
-    shares: tuple[Share, ...] = ()
-    parts: tuple[Part, ...] = ()
 
 
 class Start(Struct, frozen=True, kw_only=True):

@@ -1,20 +1,18 @@
-"""What an image is built from, as data: stages in order, and the files of the build context."""
+"""What an image is built from, as data: stages in order, the files of the build context, and what
+is built by itself before it. Layers contribute to it.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from lading import dockerfile
 from lading.files import digest_of
 from lading.steps import Arg, Content, Label, Run, Stage, Step
-
-if TYPE_CHECKING:
-    from lading.parts import Part
 
 KEY_LABEL = "lading.key"
 AGAIN = "localhost/lading/verify/"
@@ -47,6 +45,49 @@ class Plan(Struct, frozen=True, kw_only=True):
             last = Stage(base=last.base, steps=(*last.steps, label), why=last.why)
             stages = (*before, last)
         return dockerfile.render(self.title, stages)
+
+
+class Share(Struct, frozen=True, kw_only=True):
+    """What an image gets of a product: a choice of its files (`parts.PRODUCT`), or all of them, as
+    a folder (`parts.FILES`).
+    """
+
+    key: str
+    name: str
+    keep: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
+
+
+class Part(Struct, frozen=True, kw_only=True):
+    """Something that is built by itself: what for people, its plan, and what is taken from it.
+
+    parts: what must be made before it.
+    epoch: seconds since 1970; nothing in the product is younger.
+    """
+
+    what: str
+    key: str
+    plan: Plan
+    epoch: int
+    shares: tuple[Share, ...] = ()
+    parts: tuple[Part, ...] = ()
+
+
+class Contribution(Struct, frozen=True, kw_only=True):
+    """What one layer adds to an image: steps, variables, labels and files of its context.
+
+    tools, tool_files: steps, and the files lent to them, where layers after this one build.
+    path: folders to go before $PATH. parts: what is built by itself, before the image.
+    """
+
+    tools: tuple[Step, ...] = ()
+    tool_files: Mapping[str, Content] = field(default_factory=dict)
+    steps: tuple[Step, ...] = ()
+    path: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, Content] = field(default_factory=dict)
+    parts: tuple[Part, ...] = ()
 
 
 def make(

@@ -27,8 +27,8 @@ from lading.layers.kind import AnyKind, Lock, Request, Subject
 from lading.layers.source import SourceLock
 from lading.layers.source_image import Compiled
 from lading.layers.source_section import SourceBuild
-from lading.parts import Part, Start
-from lading.plan import AGAIN, KEY_LABEL, Plan
+from lading.parts import Start
+from lading.plan import AGAIN, KEY_LABEL, Part, Plan
 from lading.platforms import dashed
 from lading.project import Base, Image, Project
 from lading.store import Artifact, Store

@@ -8,12 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
 
-from msgspec import Struct, field
-
-if TYPE_CHECKING:
-    from lading.parts import Part
+from msgspec import Struct
 
 
 class Mount(Struct, frozen=True, kw_only=True):
@@ -129,20 +125,3 @@ AS_ROOT = User(name="root", why="What is installed is root's, as on a base that 
 
 Content = bytes | PurePosixPath | Stored | Unpacked | Derived
 """What a file of the build context holds; a `PurePosixPath` is a file or folder of the project."""
-
-
-class Contribution(Struct, frozen=True, kw_only=True):
-    """What one layer adds to an image: steps, variables, labels and files of its context.
-
-    tools, tool_files: steps, and the files lent to them, where layers after this one build.
-    path: folders to go before $PATH. parts: what is built by itself, before the image.
-    """
-
-    tools: tuple[Step, ...] = ()
-    tool_files: Mapping[str, Content] = field(default_factory=dict)
-    steps: tuple[Step, ...] = ()
-    path: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
-    files: Mapping[str, Content] = field(default_factory=dict)
-    parts: tuple[Part, ...] = ()

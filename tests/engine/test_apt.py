@@ -29,8 +29,9 @@ from lading.layers.pip import Below
 from lading.layers.pip_kind import PIP
 from lading.layers.pip_section import PipSection
 from lading.parts import Start
+from lading.plan import Contribution
 from lading.project import Base, DebianBase
-from lading.steps import Arg, Cmd, Content, Contribution, Copy, Env, Run, Stage, Stored
+from lading.steps import Arg, Cmd, Content, Copy, Env, Run, Stage, Stored
 from lading.store import Artifact, Store
 from lading.verbs.in_base import PROXIES
 from tests.support.channels import Channel, python

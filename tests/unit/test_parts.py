@@ -15,9 +15,10 @@ from lading.errors import LadingError
 from lading.layers import pip_image
 from lading.layers.pip import Request
 from lading.layers.pip_section import PipSection
-from lading.parts import FILES, PRODUCT, Part, Share, Start
+from lading.parts import FILES, PRODUCT, Start
+from lading.plan import Contribution, Part, Share
 from lading.requirements import Pin, Sources
-from lading.steps import Add, Contribution, Derived, Run, Stored
+from lading.steps import Add, Derived, Run, Stored
 from lading.verbs import part as part_verb
 from tests.support.projects import Trial
 from tests.unit.test_dockerfile import ASTROPY, BASE, DOCOPT, SETUPTOOLS, UV, pin, pip_lock

@@ -36,8 +36,9 @@ from lading.layers.apt_section import AptSection
 from lading.layers.source_image import Compiled
 from lading.layers.source_section import SourceBuild
 from lading.parts import Start
+from lading.plan import Contribution
 from lading.project import Project, json_schema, load
-from lading.steps import Arg, Contribution, Derived, Run
+from lading.steps import Arg, Derived, Run
 from lading.store import Artifact
 from tests.support.index import only_loopback, tar
 from tests.support.projects import REPOSITORY, Trial

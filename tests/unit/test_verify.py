@@ -12,8 +12,8 @@ import pytest
 
 from lading.errors import LadingError
 from lading.layers.pip_kind import PIP
-from lading.parts import PRODUCT, Part
-from lading.plan import AGAIN, KEY_LABEL, Plan
+from lading.parts import PRODUCT
+from lading.plan import AGAIN, KEY_LABEL, Part, Plan
 from lading.verbs import base as base_verb
 from lading.verbs import part as part_verb
 from lading.verbs import verify

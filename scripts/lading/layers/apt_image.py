@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from lading.console import counted
 from lading.debian import Deb
-from lading.steps import Content, Contribution, Mount, Run, Stored
+from lading.plan import Contribution
+from lading.steps import Content, Mount, Run, Stored
 
 if TYPE_CHECKING:
     from lading.layers.apt import AptLock

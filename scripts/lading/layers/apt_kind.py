@@ -18,8 +18,8 @@ from lading.layers.pip import PipLock
 from lading.layers.source_section import in_order
 from lading.moved import Pinned
 from lading.parts import Start
+from lading.plan import Contribution
 from lading.project import Image, Project
-from lading.steps import Contribution
 from lading.store import Artifact, Source
 
 DISTUTILS = "python3-distutils"

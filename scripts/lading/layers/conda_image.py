@@ -13,7 +13,8 @@ from lading.conda.explicit import Package
 from lading.conda.versions import SHA256, since
 from lading.console import counted
 from lading.layers.conda import TAR, CondaLock, Request
-from lading.steps import Add, Content, Contribution, Derived, Mount, Run, Step, Stored
+from lading.plan import Contribution
+from lading.steps import Add, Content, Derived, Mount, Run, Step, Stored
 
 LENT = "/dev/shm/lading"
 """Where a build lends files to a step: a mount point below / would stay behind in the layer."""

@@ -20,8 +20,8 @@ from lading.layers.kind import Kind, Moves, Subject, Tools
 from lading.layers.pip import Below
 from lading.moved import Pinned
 from lading.parts import Start
+from lading.plan import Contribution
 from lading.project import Image, Project
-from lading.steps import Contribution
 from lading.store import Artifact, Source
 
 

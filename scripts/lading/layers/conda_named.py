@@ -20,8 +20,8 @@ from lading.layers.conda_kind import Conda, pinned
 from lading.layers.kind import Subject, Tools
 from lading.moved import Pinned
 from lading.parts import Start
+from lading.plan import Contribution
 from lading.project import Image
-from lading.steps import Contribution
 
 
 class Named(Conda):

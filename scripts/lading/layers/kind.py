@@ -18,8 +18,8 @@ from lading.layers.base import BaseLock
 from lading.locks import Header
 from lading.moved import Pinned, Withdrawn
 from lading.parts import Start
+from lading.plan import Contribution
 from lading.project import Image, Project
-from lading.steps import Contribution
 from lading.store import Artifact, Source, Store
 
 if TYPE_CHECKING:

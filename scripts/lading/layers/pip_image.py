@@ -10,9 +10,10 @@ from msgspec.structs import replace
 
 from lading.facts import Facts
 from lading.layers.pip import PipLock, Request
-from lading.parts import FILES, OUT, Part, Share, Start
+from lading.parts import FILES, OUT, Start
+from lading.plan import Contribution, Part, Share
 from lading.requirements import Pin, normalised
-from lading.steps import Content, Contribution, Derived, Mount, Run, Stored, Unpacked
+from lading.steps import Content, Derived, Mount, Run, Stored, Unpacked
 
 VENV = "/opt/venv"
 LENT = "/dev/shm/lading"

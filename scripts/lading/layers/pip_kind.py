@@ -19,9 +19,9 @@ from lading.layers.pip import Below, PipLock, Request
 from lading.layers.pip_section import LOCKERS, PipSection
 from lading.moved import Pinned, Withdrawn
 from lading.parts import Start
+from lading.plan import Contribution
 from lading.project import Image, Project
 from lading.requirements import Pin, normalised
-from lading.steps import Contribution
 from lading.store import Artifact, Source
 
 

@@ -19,19 +19,9 @@ from lading.layers.base import BaseLock
 from lading.layers.source import SourceLock, file_of
 from lading.layers.source_section import SourceBuild
 from lading.locks import Header
-from lading.parts import LEFT_BEHIND, OUT, PRODUCT, Part, Share, Start
-from lading.steps import (
-    Add,
-    Arg,
-    Content,
-    Contribution,
-    Derived,
-    Env,
-    Mount,
-    Run,
-    Step,
-    Stored,
-)
+from lading.parts import LEFT_BEHIND, OUT, PRODUCT, Start
+from lading.plan import Contribution, Part, Share
+from lading.steps import Add, Arg, Content, Derived, Env, Mount, Run, Step, Stored
 
 LENT = "/dev/shm/lading/source"
 FOLDER = "/lading/source"

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from lading.console import size
 from lading.files import disk_errors
-from lading.parts import FILES, PRODUCT, Part, Share
+from lading.parts import FILES, PRODUCT
+from lading.plan import Part, Share
 from lading.state import State
 from lading.verbs import building
 

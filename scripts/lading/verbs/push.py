@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from lading import archive
 from lading.console import size
 from lading.errors import DeclarationError, LadingError
-from lading.parts import PRODUCT, Part
+from lading.parts import PRODUCT
+from lading.plan import Part
 from lading.project import Image
 from lading.registry import kept
 from lading.registry.kept import Blob, Kept

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lading import archive
-from lading.parts import Part
+from lading.plan import Part
 from lading.project import Image
 from lading.registry import kept
 from lading.state import State

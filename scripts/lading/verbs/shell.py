@@ -15,8 +15,7 @@ from msgspec.structs import replace
 from lading import context, dockerfile
 from lading.engines import BuildFailed, Mount
 from lading.errors import DeclarationError, LadingError
-from lading.parts import Part
-from lading.plan import Plan
+from lading.plan import Part, Plan
 from lading.project import Image
 from lading.state import State
 from lading.steps import Add, Arg, Copy, Run, Stage

@@ -12,8 +12,8 @@ from lading import process
 from lading.console import counted
 from lading.errors import LadingError
 from lading.files import sha256_of
-from lading.parts import PRODUCT, Part
-from lading.plan import AGAIN
+from lading.parts import PRODUCT
+from lading.plan import AGAIN, Part
 from lading.project import Image
 from lading.state import State
 from lading.store import Store
