@@ -407,14 +407,16 @@ class Mpi:
                 "M6",
                 "info",
                 "glibc",
-                f"the image has glibc {version}: a host's MPI library that needs a newer one "
-                "does not load",
+                f"the image's glibc has symbols up to GLIBC_{version}: a host's MPI library that "
+                "needs newer ones does not load",
                 "where the host is newer, take a newer base",
             )
 
 
 def glibc(files: Iterable[File]) -> tuple[int, int] | None:
-    """The version of the image's own glibc."""
+    """The newest version of symbols that the image's own glibc has, which is its own version, or
+    an older one: not every release brings new ones.
+    """
     return max(
         (f.elf.glibc for f in files if f.elf.soname == "libc.so.6" and f.elf.glibc), default=None
     )
