@@ -69,6 +69,15 @@ def test_a_name_that_does_not_exist_gets_suggestions(
     assert not (trial.root / "build").exists(), "nothing ran"
 
 
+def test_an_empty_word_is_refused() -> None:
+    """As `doit "$NAME"` gives one, where there is no such variable."""
+    ended = subprocess.run(
+        [REPOSITORY / "scripts" / "doit", "lock", ""], capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (3, "")
+    assert ended.stderr == "doit: an empty word is neither a task nor an option\n"
+
+
 def test_patterns_are_no_names() -> None:
     check_names(["*", "build:*", "-x"], {})
 
