@@ -12,7 +12,14 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from lading.archive.saved import Content
-from lading.archive.tarfiles import BLOCK, DamagedError, Stream, padding
+from lading.archive.tarfiles import (
+    BLOCK,
+    DamagedError,
+    Stream,
+    padding,
+    pax_record,
+    pax_records,
+)
 
 Kind = Literal["file", "hardlink", "symlink", "char", "block", "folder", "fifo"]
 
@@ -125,7 +132,7 @@ def _headers(read: Callable[[int], bytes]) -> Iterator[tuple[bytes, int, dict[st
         if len(data) < size:
             raise DamagedError("a layer ends within an extended header")
         if flag in b"xX":
-            extended |= _records(data)
+            extended |= pax_records(data)
         elif flag in b"LK":
             extended["path" if flag == b"L" else "linkpath"] = data.rstrip(b"\0")
         read(-size % BLOCK)
@@ -154,7 +161,7 @@ def header(entry: Entry) -> bytes:
     block = _block(split, entry, target, fields)
     if not records:
         return block
-    data = b"".join(_record(key, records[key]) for key in sorted(records))
+    data = b"".join(pax_record(key, records[key]) for key in sorted(records))
     lead = Entry(path="PaxHeader", kind="file", mode=0o644, size=len(data))
     zero = {key: b"%0*o\0" % (width - 1, 0) for key, (_, width) in numbers.items()}
     zero["size"] = b"%011o\0" % len(data)
@@ -219,32 +226,6 @@ def _split(name: bytes) -> tuple[bytes, bytes] | None:
         return b"", name
     at = name.find(b"/", len(name) - 101, len(name) - 1)
     return (name[:at], name[at + 1 :]) if 0 < at <= 155 else None
-
-
-def _record(key: str, value: bytes) -> bytes:
-    """`LENGTH KEY=VALUE\\n`, where LENGTH counts its own digits."""
-    rest = b" " + _raw(key) + b"=" + value + b"\n"
-    length = len(rest)
-    while len(str(length)) + len(rest) != length:
-        length = len(str(length)) + len(rest)
-    return b"%d" % length + rest
-
-
-def _records(data: bytes) -> dict[str, bytes]:
-    found = {}
-    while data:
-        digits, space, _ = data.partition(b" ")
-        if not space or not digits.isdigit() or len(digits) > 7:
-            raise DamagedError("a pax header is malformed")
-        length = int(digits)
-        key, equals, value = data[len(digits) + 1 : length].partition(b"=")
-        if not equals or not value.endswith(b"\n") or length > len(data):
-            raise DamagedError("a pax header is malformed")
-        found[_text(key)] = value[:-1]
-        data = data[length:]
-    if any(key.startswith("GNU.sparse.") for key in found):
-        raise DamagedError("it holds a sparse file")
-    return found
 
 
 def _checked(block: bytes) -> int:

@@ -107,7 +107,8 @@ def members(stream: Stream) -> Iterator[tuple[Member, Iterator[memoryview]]]:
     while (block := stream.read(BLOCK)) != END[:BLOCK]:
         header = _header(block)
         if header.type in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE):
-            extended |= _pax(_extended(stream, header))
+            found = pax_records(_extended(stream, header))
+            extended |= {key: _text(value) for key, value in found.items()}
         elif header.type in (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK):
             key = "path" if header.type == tarfile.GNUTYPE_LONGNAME else "linkpath"
             extended[key] = _text(_extended(stream, header).rstrip(b"\0"))
@@ -133,7 +134,7 @@ def header(name: str, size: int) -> bytes:
     """
     if size < _USTAR_LIMIT:
         return _block(name, size, tarfile.REGTYPE)
-    record = _pax_record("size", str(size))
+    record = pax_record("size", str(size).encode())
     return (
         _block("PaxHeaders/" + name[:80], len(record), tarfile.XHDTYPE)
         + record
@@ -154,6 +155,33 @@ def is_header(block: bytes) -> bool:
 def padding(size: int) -> bytes:
     """What has to follow a content of `size` bytes to fill its last block."""
     return bytes(-size % BLOCK)
+
+
+def pax_record(key: str, value: bytes) -> bytes:
+    """`LENGTH KEY=VALUE\\n`, where LENGTH counts its own digits."""
+    rest = b" " + key.encode("utf-8", "surrogateescape") + b"=" + value + b"\n"
+    length = len(rest)
+    while len(str(length)) + len(rest) != length:
+        length = len(str(length)) + len(rest)
+    return b"%d" % length + rest
+
+
+def pax_records(data: bytes) -> dict[str, bytes]:
+    """What a pax header says. Raises `DamagedError`, also for a sparse file."""
+    found = {}
+    while data:
+        digits, space, _ = data.partition(b" ")
+        if not space or not digits.isdigit() or len(digits) > 7:
+            raise DamagedError("a pax header is malformed")
+        length = int(digits)
+        key, equals, value = data[len(digits) + 1 : length].partition(b"=")
+        if not equals or not value.endswith(b"\n") or length > len(data):
+            raise DamagedError("a pax header is malformed")
+        found[key.decode("utf-8", "surrogateescape")] = value[:-1]
+        data = data[length:]
+    if any(key.startswith("GNU.sparse.") for key in found):
+        raise DamagedError("it holds a sparse file")
+    return found
 
 
 def _block(name: str, size: int, kind: bytes) -> bytes:
@@ -180,15 +208,6 @@ def _block(name: str, size: int, kind: bytes) -> bytes:
     return block[:148] + b"%06o\0 " % sum(block) + block[156:]
 
 
-def _pax_record(key: str, value: str) -> bytes:
-    """`LENGTH KEY=VALUE\\n`, where LENGTH counts its own digits."""
-    rest = f" {key}={value}\n"
-    length = len(rest)
-    while len(str(length)) + len(rest) != length:
-        length = len(str(length)) + len(rest)
-    return f"{length}{rest}".encode()
-
-
 def _header(block: bytes) -> tarfile.TarInfo:
     try:
         found = tarfile.TarInfo.frombuf(block, "utf-8", "replace")
@@ -205,23 +224,6 @@ def _extended(stream: Stream, header: tarfile.TarInfo) -> bytes:
     data = stream.read(header.size)
     stream.read(-header.size % BLOCK)
     return data
-
-
-def _pax(data: bytes) -> dict[str, str]:
-    found = {}
-    while data:
-        digits, space, _ = data.partition(b" ")
-        if not space or not digits.isdigit() or len(digits) > 7:
-            raise DamagedError("a pax header is malformed")
-        length = int(digits)
-        key, equals, value = data[len(digits) + 1 : length].partition(b"=")
-        if not equals or not value.endswith(b"\n") or length > len(data):
-            raise DamagedError("a pax header is malformed")
-        found[_text(key)] = _text(value[:-1])
-        data = data[length:]
-    if any(key.startswith("GNU.sparse.") for key in found):
-        raise DamagedError("it holds a sparse file")
-    return found
 
 
 def _member(header: tarfile.TarInfo, extended: dict[str, str], offset: int) -> Member:
