@@ -698,7 +698,11 @@ def test_without_apptainer(trial: Trial, tmp_path: Path, capfd: pytest.CaptureFi
 def test_clean(trial: Trial) -> None:
     assert trial.doit("sif:one") == 0
     assert trial.doit("clean", "sif:one") == 0
-    assert {path.name for path in (trial.root / "dist").iterdir()} == {"one.tar", "one.json"}
+    assert {path.name for path in (trial.root / "dist").iterdir()} == {
+        "one.tar",
+        "one.json",
+        "one.cdx.json",
+    }
 
 
 def test_the_superblock(tmp_path: Path) -> None:

@@ -64,8 +64,10 @@ def test_all_is_made_and_then_nothing_is_asked(trial: Trial, capsys: Said) -> No
     assert trial.doit() == 0
     assert trial.engine.named("build")[0]["tag"] == "one:2026.11.01"
     assert sorted(path.name for path in (trial.root / "dist").iterdir()) == [
+        "one.cdx.json",
         "one.json",
         "one.tar",
+        "two.cdx.json",
         "two.json",
         "two.tar",
     ]
@@ -627,7 +629,11 @@ def test_clean_removes_what_was_made_and_the_images_too(made: Trial) -> None:
 
 def test_clean_of_one_task_is_of_that_alone(made: Trial) -> None:
     assert made.doit("clean", "archive:one") == 0
-    assert sorted(path.name for path in (made.root / "dist").iterdir()) == ["two.json", "two.tar"]
+    assert sorted(path.name for path in (made.root / "dist").iterdir()) == [
+        "two.cdx.json",
+        "two.json",
+        "two.tar",
+    ]
     assert made.holds("one")
 
 

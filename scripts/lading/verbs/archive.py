@@ -1,4 +1,4 @@
-"""archive: publish the checked candidate as dist/NAME.tar, with a record beside it."""
+"""archive: publish the checked candidate as dist/NAME.tar, with a record and an SBOM beside it."""
 
 from __future__ import annotations
 
@@ -14,27 +14,31 @@ from lading.files import disk_errors, written_whole
 from lading.project import Image
 from lading.state import State
 from lading.verbs import check as check_verb
-from lading.verbs import pushed
+from lading.verbs import pushed, sbom
 
 
 def current(state: State, image: Image) -> bool:
-    """Whether dist/ has the archive with today's key, and it was checked; where it is only to be
-    pushed, whether the registry has it.
+    """Whether dist/ has the archive with today's key, and it was checked, and its SBOM; where it is
+    only to be pushed, whether the registry has it.
     """
     if state.archived(image):
-        return True
+        return sbom.current(state, image)
     wanted = any(f"{verb}:{image.name}" in state.involved for verb in ("sif", "verify"))
     return not (wanted or state.asked_for("archive", image)) and pushed.checked(state, image)
 
 
 def make(state: State, image: Image) -> str:
-    """Moves the candidate to its name. One that is not there, or not whole, is exported again."""
+    """Moves the candidate to its name. One that is not there, or not whole, is exported again.
+    Where only the SBOM is missing, that is all that is made.
+    """
     key = state.key(image)
     state.all_locked(image)
     assert key is not None
+    if state.archived(image) and not sbom.current(state, image):
+        return sbom.make(state, image)
     final = state.archive(image)
     if pushed.checked(state, image) and pushed.download(state, image, final, state.record(image)):
-        return f"{_said(state, image)}, out of the registry"
+        return f"{_whole(state, image)}, out of the registry"
     candidate = state.candidate(image)
     record = candidate.with_suffix(".json")
     checked = check_verb.read(state, image).get("archive")
@@ -49,10 +53,12 @@ def make(state: State, image: Image) -> str:
         moved(candidate, final)
         moved(record, state.record(image))
     state.forget("archived")
-    return _said(state, image)
+    return _whole(state, image)
 
 
-def _said(state: State, image: Image) -> str:
+def _whole(state: State, image: Image) -> str:
+    """Puts its SBOM beside the archive; says what there is."""
+    sbom.make(state, image)
     found = json.loads(state.record(image).read_text())
     return f"dist/{image.name}.tar, {size(found['size'])}, {found['sha256'][:12]}"
 
@@ -70,7 +76,8 @@ def moved(source: Path, target: Path) -> None:
 
 
 def clean(state: State, image: Image) -> None:
-    """Removes the archive and its record."""
+    """Removes the archive, its record and its SBOM."""
+    sbom.clean(state, image)
     state.record(image).unlink(missing_ok=True)
     state.archive(image).unlink(missing_ok=True)
     state.forget("archived")

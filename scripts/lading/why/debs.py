@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from lading.debian import Deb, repository
+from lading.debian.relations import provided, relations
 from lading.store import Artifact, Store
 from lading.why.graph import Graph, Node, Want, collected
-
-_RELATION = re.compile(r"\s*(?P<name>[a-z0-9][a-z0-9+.-]*)(?::\w+)?\s*(?:\((?P<range>[^)]*)\))?")
 
 
 def of(
@@ -34,14 +32,14 @@ def of(
         for text in packages:
             wants.append((text.partition("=")[0], Want(where=place(where, text), text=text)))
     controls = {deb.name: _control(deb, store) for deb in debs}
-    provided = _provided(controls)
+    virtual = provided(controls)
     for name, control in controls.items():
         for said in ("Essential", "Priority"):
             if control.get(said) in ("yes", "required"):
                 wants.append((name, Want(where="Debian", text=f"{said}: {control[said]}")))
                 break
-        for wanted, text in _relations(control):
-            for package in [wanted] if wanted in nodes else provided.get(wanted, ()):
+        for wanted, text in relations(control):
+            for package in [wanted] if wanted in nodes else virtual.get(wanted, ()):
                 if package != name and package in nodes:
                     wants.append((package, Want(by=name, text=text)))
     lacking = [name for name, control in controls.items() if not control]
@@ -67,26 +65,3 @@ def _control(deb: Deb, store: Store) -> Mapping[str, str]:
         return repository.control_of(store.path(deb.sha256))
     except (OSError, ValueError, EOFError, KeyError):
         return {}
-
-
-def _relations(control: Mapping[str, str]) -> Iterable[tuple[str, str]]:
-    """The packages that a control file depends on, each alternative by itself, with the whole
-    relation (Debian policy 7.1).
-    """
-    for key in ("Pre-Depends", "Depends"):
-        for relation in filter(None, map(str.strip, control.get(key, "").split(","))):
-            for alternative in relation.split("|"):
-                found = _RELATION.match(alternative)
-                if found:
-                    yield found["name"], " ".join(relation.split())
-
-
-def _provided(controls: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]]:
-    """Virtual packages, and who provides them."""
-    found: dict[str, list[str]] = {}
-    for name, control in controls.items():
-        for text in filter(None, control.get("Provides", "").split(",")):
-            match = _RELATION.match(text)
-            if match:
-                found.setdefault(match["name"], []).append(name)
-    return found
