@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import docker
+import requests
 
 from tests.e2e.conftest import DOIT, plain_environ
 from tests.engine.test_sources import project, with_modes, with_tools
@@ -38,6 +39,30 @@ FILES = {
 }
 
 
+def referring(registry: str, tag: str) -> list[bytes]:
+    """The documents that refer to what a tag names. This registry keeps no list of them itself: it
+    is under a tag (distribution specification v1.1, 'Referrers Tag Schema').
+    """
+
+    def got(path: str) -> requests.Response:
+        kinds = [f"application/vnd.oci.image.{kind}.v1+json" for kind in ("manifest", "index")]
+        headers = {"Accept": ", ".join(kinds)}
+        answer = requests.get(f"http://{registry}/v2/group/one/{path}", headers=headers, timeout=30)
+        answer.raise_for_status()
+        return answer
+
+    image = got(f"manifests/{tag}")
+    digest = image.headers["Docker-Content-Digest"]
+    listed = got(f"manifests/{digest.replace(':', '-')}").json()["manifests"]
+    found = []
+    for entry in listed:
+        assert entry["artifactType"] == "application/vnd.cyclonedx+json"
+        manifest = got(f"manifests/{entry['digest']}").json()
+        assert manifest["subject"]["digest"] == digest
+        found.append(got(f"blobs/{manifest['layers'][0]['digest']}").content)
+    return found
+
+
 def test_from_one_machine_to_the_next(running: Running, registry: str, tmp_path: Path) -> None:
     digest = images.push(with_tools(), registry, "box", "1")
     (tmp_path / "small-1.tar.gz").write_bytes(with_modes(FILES))
@@ -65,6 +90,8 @@ def test_from_one_machine_to_the_next(running: Running, registry: str, tmp_path:
     assert "build      source:small@box" in output
     assert "push       one" in output
     assert "nothing to do" in doit(first, "push:one")
+    sbom = (first / "dist/one.cdx.json").read_bytes()
+    assert referring(registry, json.loads((first / "dist/one.json").read_text())["key"]) == [sbom]
 
     # A runner that has nothing, and no engine either.
     (tmp_path / "small-1.tar.gz").unlink()
@@ -75,6 +102,7 @@ def test_from_one_machine_to_the_next(running: Running, registry: str, tmp_path:
     assert "out of the registry" in doit(second, "archive:one", **nowhere)
     archives = [(root / "dist/one.tar").read_bytes() for root in (first, second)]
     assert hashlib.sha256(archives[0]).digest() == hashlib.sha256(archives[1]).digest()
+    assert (second / "dist/one.cdx.json").read_bytes() == sbom
 
     # Another image on the same source: nothing is compiled, nor is its tarball wanted.
     output = doit(second, "archive:two", CI="1")

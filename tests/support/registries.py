@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 CUT = -1
 """An answer that is none: the connection ends."""
+INDEX = "application/vnd.oci.image.index.v1+json"
 
 
 class Registry:
@@ -33,6 +34,10 @@ class Registry:
         """Likewise, how many it sends."""
         self.token = ""
         """What has to be shown, after it was asked for with a challenge."""
+        self.lists_referrers = False
+        """Whether it knows what refers to an image, as the distribution specification v1.1 has it;
+        Debian's docker-registry does not.
+        """
         self._numbers = count()
         registry = self
 
@@ -125,12 +130,32 @@ class Registry:
         if kind == "manifests" and request.command == "PUT":
             media_type = request.headers["Content-Type"]
             self.manifests[repository, what] = media_type, body
-            return 201, {}, b""
+            subject = json.loads(body).get("subject") if self.lists_referrers else None
+            return 201, {"OCI-Subject": subject["digest"]} if subject else {}, b""
+        if kind == "referrers" and self.lists_referrers:
+            return 200, {"Content-Type": INDEX}, self._referrers(repository, what)
         if kind == "manifests" and (repository, what) in self.manifests:
             media_type, body = self.manifests[repository, what]
             digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
             return 200, {"Content-Type": media_type, "Docker-Content-Digest": digest}, body
         return 404, {}, b""
+
+    def _referrers(self, repository: str, digest: str) -> bytes:
+        """The index of the manifests that refer to one."""
+        found = {}
+        for (name, _), (media_type, body) in self.manifests.items():
+            manifest = json.loads(body)
+            if name == repository and manifest.get("subject", {}).get("digest") == digest:
+                own = f"sha256:{hashlib.sha256(body).hexdigest()}"
+                found[own] = {
+                    "mediaType": media_type,
+                    "digest": own,
+                    "size": len(body),
+                    "artifactType": manifest["artifactType"],
+                    "annotations": manifest["annotations"],
+                }
+        index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": list(found.values())}
+        return json.dumps(index).encode()
 
 
 @contextmanager

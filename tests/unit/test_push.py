@@ -48,7 +48,7 @@ def test_a_fresh_runner_makes_nothing(
     trial: Trial, there: Registry, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert trial.doit("push") == 0
-    assert {(name, tag) for name, tag in there.manifests if not tag.startswith("sha256:")} == {
+    assert {(name, tag) for name, tag in there.manifests if not tag.startswith("sha256")} == {
         ("group/one", "2026.11.01"),
         ("group/two", "2026.11.01"),
         ("group/one", trial.key("one")),

@@ -23,11 +23,12 @@ from lading.registry.repository import Repository
 
 KEY = "lading.key"
 CHECKS = "lading.checks"
+SBOM = "lading.sbom"
 
-_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _CONFIG = "application/vnd.oci.image.config.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
-_EMPTY = "application/vnd.oci.empty.v1+json"
+EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
 _PRODUCT = "application/vnd.lading.product.v1.tar"
 
 
@@ -39,24 +40,29 @@ class Blob(Struct, frozen=True, kw_only=True):
 
 
 class Kept(Struct, frozen=True, kw_only=True):
-    """What a registry keeps: its manifest, the key it was made from, what it passed, its blobs."""
+    """What a registry keeps: its manifest, the key it was made from, what it passed, its blobs.
+
+    sbom: the digest ("sha256:…") of the bill of materials that refers to it, where there is one.
+    """
 
     key: str
     config: Blob
     layers: tuple[Blob, ...]
     checks: str = ""
     product: bool = False
+    sbom: str = ""
 
     @property
     def manifest(self) -> bytes:
         """The manifest, which follows from the rest."""
-        config, layer = (_EMPTY, _PRODUCT) if self.product else (_CONFIG, _LAYER)
+        config, layer = (EMPTY_TYPE, _PRODUCT) if self.product else (_CONFIG, _LAYER)
         annotations = {KEY: self.key} | ({CHECKS: self.checks} if self.checks else {})
+        annotations |= {SBOM: self.sbom} if self.sbom else {}
         found: dict[str, Any] = {
             "schemaVersion": 2,
-            "mediaType": _MANIFEST,
-            "config": _described(self.config, config),
-            "layers": [_described(blob, layer) for blob in self.layers],
+            "mediaType": MANIFEST,
+            "config": described(self.config, config),
+            "layers": [described(blob, layer) for blob in self.layers],
             "annotations": annotations,
         }
         if self.product:
@@ -90,7 +96,7 @@ def found(there: Repository, key: str, *, product: bool = False) -> Kept | None:
     if there.head(f"manifests/{key}") is None:
         return None
     digest, media_type, manifest = there.manifest(key)
-    kept = _read(manifest, key) if media_type == _MANIFEST else None
+    kept = _read(manifest, key) if media_type == MANIFEST else None
     if kept is None or kept.digest != digest or kept.product != product:
         raise LadingError("the tag holds something else than what was pushed under this key")
     if not product:
@@ -107,6 +113,7 @@ def _read(manifest: Mapping[str, Any], key: str) -> Kept | None:
             layers=tuple(_blob(layer) for layer in manifest["layers"]),
             checks=str(annotations.get(CHECKS, "")),
             product="artifactType" in manifest,
+            sbom=str(annotations.get(SBOM, "")),
         )
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
@@ -130,7 +137,7 @@ def push(
     for blob in wanted:
         there.upload(blob.digest, blob.size, partial(read, blob))
     for tag in (kept.digest, *tags):
-        there.put_manifest(tag, kept.manifest, _MANIFEST)
+        there.put_manifest(tag, kept.manifest, MANIFEST)
 
 
 def product(key: str, tar: Blob) -> Kept:
@@ -143,7 +150,8 @@ EMPTY = Blob(digest=f"sha256:{hashlib.sha256(EMPTY_CONTENT).hexdigest()}", size=
 """OCI image specification, 'Guidance for an Empty Descriptor'."""
 
 
-def _described(blob: Blob, media_type: str) -> dict[str, Any]:
+def described(blob: Blob, media_type: str) -> dict[str, Any]:
+    """A blob's descriptor (OCI image specification, 'Content Descriptors')."""
     return {"mediaType": media_type, "digest": blob.digest, "size": blob.size}
 
 

@@ -133,12 +133,13 @@ class Repository:
         place += ("&" if "?" in place else "?") + f"digest={quote(digest, safe='')}"
         self._expect("PUT", place, (201,), what=digest, headers={"Content-Length": "0"})
 
-    def put_manifest(self, name: str, manifest: bytes, media_type: str) -> None:
-        """Gives a manifest a name: a tag, or its digest."""
-        self._expect(
+    def put_manifest(self, name: str, manifest: bytes, media_type: str) -> Mapping[str, str]:
+        """Gives a manifest a name: a tag, or its digest. The headers of the answer."""
+        answer = self._expect(
             "PUT", f"manifests/{name}", (201,), what=name,
             headers={"Content-Type": media_type}, body=lambda: manifest,
         )  # fmt: skip
+        return answer.headers
 
     def _resumed(
         self, place: str, answer: requests.Response, digest: str

@@ -8,14 +8,17 @@ from collections.abc import Iterator
 
 from lading import archive
 from lading.console import size
-from lading.errors import DeclarationError, LadingError
+from lading.errors import DeclarationError, EnvironmentProblem, LadingError
 from lading.parts import PRODUCT
 from lading.plan import Part
 from lading.project import Image
 from lading.registry import kept
 from lading.registry.kept import Blob, Kept
+from lading.registry.repository import Repository
+from lading.sbom import MEDIA_TYPE
 from lading.state import State
 from lading.verbs import check as check_verb
+from lading.verbs import sbom
 
 PIECE = 1 << 20
 
@@ -26,6 +29,8 @@ def current(state: State, image: Image) -> bool:
     """
     there = state.in_registry(image)
     if there is None or not there.tagged or there.kept.checks != check_verb.checks(image):
+        return False
+    if not there.kept.sbom and state.archived(image):
         return False
     return not _products(state, image)
 
@@ -71,6 +76,7 @@ def _push(state: State, image: Image, found: Kept | None, where: str, version: s
         config=blobs[config],
         layers=tuple(blobs[layer["diff_id"]] for layer in layers),
         checks=check_verb.checks(image),
+        sbom=f"sha256:{sbom.ensure(state, image)[1]}",
     )
     if found is not None and found.config != made.config:
         raise LadingError(
@@ -94,8 +100,34 @@ def _push(state: State, image: Image, found: Kept | None, where: str, version: s
                 advance(len(piece))
                 yield piece
 
-        kept.push(repository, made, read, [key, version], blobs.values())
+        kept.push(repository, made, read, [], blobs.values())
+        # What has the key as its tag has its bill of materials: nobody has to ask for that.
+        sent += _attach(state, image, repository, made)
+        kept.push(repository, made, read, [key, version], [])
     return sent
+
+
+def _attach(state: State, image: Image, repository: Repository, made: Kept) -> int:
+    from lading.registry import referrers
+
+    path, _ = sbom.ensure(state, image)
+    document = referrers.Document(
+        content=path.read_bytes(),
+        media_type=MEDIA_TYPE,
+        title=path.name,
+        annotations={"org.opencontainers.image.created": _created(state, image)},
+    )
+    try:
+        return referrers.attach(repository, made, document)
+    except EnvironmentProblem:
+        raise
+    except LadingError as error:
+        state.console.note(f"  {image.name}: its SBOM is not attached: {error}")
+        return 0
+
+
+def _created(state: State, image: Image) -> str:
+    return f"{state.all_locked(image).header.date}T00:00:00Z"
 
 
 def _pieces(handle: int, offset: int, length: int) -> Iterator[bytes]:
