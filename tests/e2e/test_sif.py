@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 from msgspec.structs import replace
 
 from lading import archive, files
@@ -52,7 +54,8 @@ def test_astropy(
     other = Copy(root=copied(tmp_path / "other place"), environ=on_docker.environ)
     for name in ("locks", "dist"):
         shutil.copytree(on_docker.root / name, other.root / name, dirs_exist_ok=True)
-    for path in (other.root / "dist").glob("*.sif*"):
+    # Its SBOM is made again from it and the locks, too: the same, for its sha256 is in the SIF.
+    for path in (*other.root.glob("dist/*.sif*"), *other.root.glob("dist/*.cdx.json")):
         path.unlink()
     (other.root / "build/astropy").mkdir(parents=True)
     shutil.copy(on_docker.root / "build/astropy/check.json", other.root / "build/astropy")
@@ -74,6 +77,14 @@ def test_astropy(
     assert labels["lading.archive"] == f"sha256:{record['archive']}"
     assert labels["lading.locks"].startswith("sha256:")
     assert labels["python.version"].startswith("3.13.")
+    sbom = apptainer.run("sif", "dump", "4", str(sif))
+    assert sbom == (dist / "astropy.cdx.json").read_text()
+    assert labels["lading.sbom"] == f"sha256:{files.sha256_of(dist / 'astropy.cdx.json')}"
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(sbom) is None
+    found = {one["name"]: one for one in json.loads(sbom)["components"]}
+    assert found["libc6"]["purl"].startswith("pkg:deb/debian/libc6@2.41-")
+    assert found["libc6"]["hashes"], "the base's lock has its .deb"
+    assert "BSD-3-Clause" in json.dumps(found["numpy"]["licenses"])
     assert "bootstrap: docker-archive\nfrom: astropy.tar" in apptainer.run(
         "inspect", "--deffile", str(sif)
     )
@@ -102,6 +113,7 @@ def order(tmp_path: Path) -> Order:
         tests=('test -z "$APPTAINER_BIND"', "sh -c 'echo it works'"),
         mpi="",
         compression="zstd:3",
+        sbom=b'{"bomFormat":"CycloneDX"}\n',
     )
 
 
@@ -141,8 +153,10 @@ def test_what_works_on_it(order: Order, make: Make, apptainer: Apptainer, tmp_pa
         "Def.FILE",
         "JSON.Generic",
         "JSON.Generic",
+        "SBOM (cyclonedx-json)",
         "FS (Squashfs/*System/amd64)",
     ]
+    assert apptainer.run("sif", "dump", "4", str(sif)).encode() == order.sbom
     assert "it works" in apptainer.run("test", str(sif))
     # CMD is what it runs; given a command, it runs that.
     assert apptainer.run("run", str(sif), "/bin/sh", "-c", "echo given") == "given\n"

@@ -82,7 +82,10 @@ def add(words: list[str]) -> None:
     *head, free, total, at, length, start, size = HEADER.unpack_from(made)
     now, kind = int(time.time()), 0x4000 + int(words[words.index("--datatype") + 1])
     fields = (kind, True, 49 - free, 0xF0000001, 0, len(made), len(data), len(data), now, now, 7, 7)
-    DESCRIPTOR.pack_into(made, at + (48 - free) * DESCRIPTOR.size, *fields, b"", b"")
+    called = words[words.index("--filename") + 1] if "--filename" in words else words[-1]
+    DESCRIPTOR.pack_into(
+        made, at + (48 - free) * DESCRIPTOR.size, *fields, Path(called).name.encode(), b""
+    )
     HEADER.pack_into(made, 0, *head, free - 1, total, at, length, start, size + len(data))
     path.write_bytes(made + data)
 

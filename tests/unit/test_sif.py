@@ -112,6 +112,7 @@ def order(tmp_path: Path) -> Order:
         tests=("good", "it's 'quoted'"),
         mpi="",
         compression="zstd:3",
+        sbom=b'{"bomFormat":"CycloneDX"}\n',
     )
 
 
@@ -361,6 +362,17 @@ def test_the_header(bare: Path) -> None:
     assert new[8:12] == (EPOCH, EPOCH, 0, 0)
     unused = 4096 + DESCRIPTOR.size
     assert after[unused:] == before[unused:], "descriptors without use, and data"
+
+
+def test_a_bill_of_materials_is_one_whatever_type_it_was_added_as(bare: Path) -> None:
+    """As `sif add --datatype 9 --sbomformat cyclonedx-json` writes it, which not every one can."""
+    header.normalise(bare, header.identity("a"), EPOCH, sboms=("other",))
+    assert DESCRIPTOR.unpack_from(bare.read_bytes(), 4096)[0] == 0x4001
+    header.normalise(bare, header.identity("a"), EPOCH, sboms=("data",))
+    kind, *_, name, special = DESCRIPTOR.unpack_from(bare.read_bytes(), 4096)
+    assert kind == 0x4009
+    assert name.rstrip(b"\0") == b"data"
+    assert special == b"\1".ljust(384, b"\0")
 
 
 def test_the_identity_is_a_uuid_of_the_archive() -> None:

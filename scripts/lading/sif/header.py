@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 import uuid
+from collections.abc import Collection
 from pathlib import Path
 
 from lading.errors import LadingError
@@ -20,8 +21,12 @@ VERSION = b"01\0"
 HEADER = struct.Struct("<32s10s3s3s16s8q")
 # Type, used, ID, group, link; offset, size, padded size, created, modified, uid, gid.
 DESCRIPTOR = struct.Struct("<i?3I7q")
-DESCRIPTOR_SIZE = DESCRIPTOR.size + 128 + 384
+_NAME = struct.Struct("128s")
+_SBOM = struct.Struct("<i380x")
+"""What is particular to an object that is a bill of materials: its format."""
+DESCRIPTOR_SIZE = DESCRIPTOR.size + _NAME.size + _SBOM.size
 """With the name and what is particular to the type."""
+_SBOM_TYPE, _CYCLONEDX_JSON = 0x4009, 1
 MOST = 4096
 """More descriptors than any SIF has."""
 
@@ -31,8 +36,11 @@ def identity(sha256: str) -> uuid.UUID:
     return uuid.uuid5(uuid.NAMESPACE_URL, f"urn:lading:sif:{sha256}")
 
 
-def normalise(path: Path, name: uuid.UUID, epoch: int) -> None:
+def normalise(path: Path, name: uuid.UUID, epoch: int, sboms: Collection[str] = ()) -> None:
     """Sets the launch script, which `sif new` leaves out, the UUID and all times; no owners.
+
+    The objects that are called as one of `sboms` become bills of materials, CycloneDX in JSON: not
+    every `sif add` knows that type, and all are to make the same SIF.
 
     Raises `LadingError` for what is no SIF of version 01.
     """
@@ -57,5 +65,9 @@ def normalise(path: Path, name: uuid.UUID, epoch: int) -> None:
             kind, used, *fields = DESCRIPTOR.unpack(common)
             if used:
                 kept = fields[:6]
+                (called,) = _NAME.unpack(file.read(_NAME.size).ljust(_NAME.size, b"\0"))
+                if called.rstrip(b"\0").decode(errors="replace") in sboms:
+                    kind = _SBOM_TYPE
+                    file.write(_SBOM.pack(_CYCLONEDX_JSON))
                 file.seek(at)
                 file.write(DESCRIPTOR.pack(kind, used, *kept, epoch, epoch, 0, 0))

@@ -32,13 +32,16 @@ unpacked, where small files take whole blocks."""
 
 # Of the SIF specification, as `sif add` is told them.
 _DEFFILE, _PARTITION, _JSON = "1", "4", "6"
+SBOM = "sbom.cdx.json"
+"""What its bill of materials is called among the objects of a SIF."""
 _ARCHITECTURES = {"linux/amd64": "2", "linux/arm64": "4"}
 
 
 class Order(Struct, frozen=True, kw_only=True):
     """What the SIF is to be: all of it is in its bytes.
 
-    `sha256` and `size` (bytes, unpacked) are the archive's; `epoch` is the locks' date.
+    `sha256` and `size` (bytes, unpacked) are the archive's; `epoch` is the locks' date; `sbom` is
+    its bill of materials, CycloneDX in JSON.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Order(Struct, frozen=True, kw_only=True):
     tests: tuple[str, ...]
     mpi: str
     compression: str
+    sbom: bytes
     host: Host | None = None
 
 
@@ -155,6 +159,7 @@ def assemble(
         "deffile": sandbox.deffile(order.name).encode(),
         "inspect-metadata.json": sandbox.metadata(root),
         "oci-config.json": canonical_json(settings.get("config") or {}),
+        SBOM: order.sbom,
     }
     packed = folder / "root.squashfs"
     squashfs.pack(mksquashfs, root, packed, order.compression, order.epoch, show)
@@ -163,7 +168,7 @@ def assemble(
     workplace.check_room(out.parent, packed.stat().st_size, "the SIF is written there")
     _assembled(program, folder, parts, packed, order.platform, out)
     packed.unlink()
-    header.normalise(out, header.identity(order.sha256), order.epoch)
+    header.normalise(out, header.identity(order.sha256), order.epoch, sboms=(SBOM,))
     labels = (settings.get("config") or {}).get("Labels") or {}
     return commands, labels.get("python.packages", "")
 

@@ -15,11 +15,12 @@ from lading.project import Image
 from lading.requirements import Pin
 from lading.state import State
 from lading.verbs import check as check_verb
+from lading.verbs import sbom
 
 if TYPE_CHECKING:
     from lading.sif.making import Host
 
-FORMAT = 2
+FORMAT = 3
 """Raised when the same archive gives another SIF, or is tested in another way."""
 
 
@@ -51,8 +52,8 @@ def _archive(state: State, image: Image) -> dict[str, Any]:
 
 
 def _inputs(state: State, image: Image) -> str:
-    """What a SIF is made from and tested by: the archive (which names the key), how it is
-    compressed, and the tests.
+    """What a SIF is made from and tested by: the archive (which names the key), its SBOM, how it
+    is compressed, and the tests.
     """
     archive = _archive(state, image)
     return digest_of(
@@ -60,6 +61,7 @@ def _inputs(state: State, image: Image) -> str:
             FORMAT,
             archive["sha256"],
             archive["key"],
+            archive["sbom"]["sha256"],
             state.project.sif.compression,
             list(image.test),
             image.mpi,
@@ -105,6 +107,7 @@ def make(state: State, image: Image) -> str:
 def _order(state: State, image: Image) -> Any:
     from lading.sif.making import Order
 
+    document, sha256 = sbom.ensure(state, image)
     archive = _archive(state, image)
     locks = state.all_locked(image)
     texts = hashlib.sha256(canonical_json(dict(locks.texts))).hexdigest()
@@ -119,10 +122,12 @@ def _order(state: State, image: Image) -> Any:
             "lading.key": archive["key"],
             "lading.locks": f"sha256:{texts}",
             "lading.archive": f"sha256:{archive['sha256']}",
+            "lading.sbom": f"sha256:{sha256}",
         },
         tests=image.test,
         mpi=image.mpi,
         compression=state.project.sif.compression,
+        sbom=document.read_bytes(),
         host=_host(state, image) if image.mpi else None,
     )
 

@@ -35,6 +35,7 @@ def main() -> int:
         tests=("true",),
         mpi="",
         compression=SifSection().compression,
+        sbom=b"{}",
     )
     start = time.monotonic()
     with workplace.opened(os.environ, 0, "") as folder:
