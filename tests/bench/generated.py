@@ -15,7 +15,7 @@ from lading.files import write_text
 from lading.layers.pip_kind import PIP
 from lading.project import Base, Image
 from lading.state import State
-from lading.verbs import check
+from lading.verbs import check, sbom
 
 SIZE = 256_000_000
 """The size in bytes that archives are said to have, and have: they are files full of holes."""
@@ -131,6 +131,8 @@ def _pretend(state: State, image: Image) -> None:
         file.truncate(SIZE)
     said = Archive(sha256="0" * 64, size=SIZE, config=f"sha256:{'0' * 64}", layers=())
     archive.record(state.record(image), said, key=key, name=state.name(image))
+    write_text(sbom.path(state, image), "{}\n")
+    sbom.note(state, image)
 
 
 def makefile(count: int) -> str:

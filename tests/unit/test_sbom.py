@@ -263,6 +263,34 @@ def test_what_is_not_listed_is_said() -> None:
     assert {"name": "lading:not-listed", "value": "packages of apk"} in said
 
 
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            [
+                "var/lib/dpkg/status",
+                "var/lib/dpkg/status.d/x",
+                "etc/os-release",
+                "c/conda-meta/x.json",
+                f"{SITE}/x-1.dist-info/METADATA",
+            ]
+        ),
+        st.binary(max_size=50)
+        | st.sampled_from(
+            [
+                b"Package: a\nVersion: \xff\nStatus: a installed\nSource: (\nDepends: |,b (",
+                b'ID="\xff"\nVERSION_ID=\nID',
+                b'{"name": "\\ud800", "sha256": 7, "depends": 5, "files": 3, "channel": []}',
+                b'{"name": {"a": 1}, "license": "\\udfff AND", "depends": [null, {}]}',
+                b"Name: \xff\nVersion: \xfe\nLicense: \xfd (\n",
+                b"Name: a b\nVersion: 1\nLicense-Expression: (MIT\nClassifier: License ::\n",
+            ]
+        ),
+    )
+)
+def test_whatever_is_in_an_image_gives_a_document(content: dict[str, bytes]) -> None:
+    valid(written(*listing.of(DEBIAN, locked(), [], installed.of(content))))
+
+
 @pytest.mark.parametrize(
     "said, written_as",
     [

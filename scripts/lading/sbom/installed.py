@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from email.message import Message
-from email.parser import BytesHeaderParser
+from email.parser import HeaderParser
 from typing import Any
 
 from msgspec import Struct, field
@@ -18,6 +18,7 @@ from lading.requirements import normalised
 STATUS = "var/lib/dpkg/status"
 _RPM = re.compile(r"(?:var/lib|usr/lib/sysimage)/rpm/.*")
 _SOURCE = re.compile(r"(?P<name>\S+)(?:\s+\((?P<version>[^)\s]+)\))?")
+_SHA256 = re.compile("[0-9a-f]{64}")
 _LONGEST = 100
 """Letters of a licence's name; what is longer is its text."""
 
@@ -167,24 +168,40 @@ def _json(data: bytes) -> dict[str, Any]:
 def _condas(records: Iterable[Mapping[str, Any]]) -> tuple[InstalledConda, ...]:
     found = {
         InstalledConda(
-            name=str(record["name"]),
-            version=str(record.get("version") or ""),
-            build=str(record.get("build") or record.get("build_string") or ""),
+            name=_text(record["name"]),
+            version=_text(record.get("version")),
+            build=_text(record.get("build") or record.get("build_string")),
             channel=_channel(record),
-            subdir=str(record.get("subdir") or ""),
-            file=str(record.get("fn") or ""),
-            sha256=str(record.get("sha256") or ""),
-            licence=str(record.get("license") or ""),
-            wants=tuple(sorted({str(spec).split(" ")[0] for spec in record.get("depends") or ()})),
+            subdir=_text(record.get("subdir")),
+            file=_text(record.get("fn")),
+            sha256=_sha256(record),
+            licence=_text(record.get("license")),
+            wants=_depends(record.get("depends")),
         )
         for record in records
     }
     return tuple(sorted(found, key=lambda one: (one.name, one.version, one.build, one.channel)))
 
 
+def _text(value: object) -> str:
+    """JSON can have what UTF-8 has not."""
+    return str(value or "").encode(errors="replace").decode()
+
+
+def _sha256(record: Mapping[str, Any]) -> str:
+    found = _text(record.get("sha256"))
+    return found if _SHA256.fullmatch(found) else ""
+
+
+def _depends(specs: object) -> tuple[str, ...]:
+    """The names of the packages that a package's specs are for."""
+    listed = specs if isinstance(specs, list) else []
+    return tuple(sorted({_text(spec).split(" ")[0] for spec in listed}))
+
+
 def _channel(record: Mapping[str, Any]) -> str:
     """The last part of the channel's URL: the rest says where it was had, or a password."""
-    parts = [part for part in str(record.get("channel") or "").split("/") if part]
+    parts = [part for part in _text(record.get("channel")).split("/") if part]
     if parts and parts[-1] == record.get("subdir"):
         parts.pop()
     return parts[-1] if parts else ""
@@ -213,7 +230,7 @@ def _pythons(
         # What conda keeps of packages once it has unpacked them.
         if any(path.startswith(f"{prefix}pkgs/") for prefix in prefixes):
             continue
-        metadata = BytesHeaderParser().parsebytes(data)
+        metadata = HeaderParser().parsestr(data.decode(errors="replace"))
         name, version = metadata.get("Name"), metadata.get("Version")
         if name and version:
             name = normalised(str(name).strip())

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
 def path(state: State, image: Image) -> Path:
     """dist/NAME.cdx.json."""
-    return state.archive(image).with_name(f"{image.name}{state.at}.cdx.json")
+    return Path(_path(state, image, "cdx.json"))
+
+
+def _path(state: State, image: Image, ending: str) -> str:
+    # Each run asks for it for each image; pathlib takes longer than all else here.
+    return f"{state.project.root}/dist/{image.name}{state.at}.{ending}"
 
 
 def current(state: State, image: Image) -> bool:
@@ -28,8 +33,8 @@ def current(state: State, image: Image) -> bool:
     size.
     """
     try:
-        said = json.loads(content_of(f"{state.record(image)}"))["sbom"]
-        size = os.stat(path(state, image)).st_size  # noqa: PTH116 (one an image; pathlib is slow)
+        said = json.loads(content_of(_path(state, image, "json")))["sbom"]
+        size = os.stat(_path(state, image, "cdx.json")).st_size  # noqa: PTH116
         return bool(said["format"] == FORMAT and said["size"] == size)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
@@ -61,12 +66,16 @@ def make(state: State, image: Image) -> str:
     )
     target = path(state, image)
     write_text(target, document.text_of(subject, components))
-    said = {"format": FORMAT, "sha256": sha256_of(target), "size": target.stat().st_size}
-    write_text(
-        state.record(image),
-        json.dumps(record | {"sbom": said}, indent=2, ensure_ascii=False) + "\n",
-    )
+    note(state, image)
     return f"dist/{target.name}, {counted(len(components), 'component')}"
+
+
+def note(state: State, image: Image) -> None:
+    """Notes in the archive's record that the document which lies there is that of the archive."""
+    target = path(state, image)
+    said = {"format": FORMAT, "sha256": sha256_of(target), "size": target.stat().st_size}
+    record = _record(state, image) | {"sbom": said}
+    write_text(state.record(image), json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
 def clean(state: State, image: Image) -> None:
