@@ -154,6 +154,20 @@ def test_from_a_channel_to_apptainer(
     locks = on_docker.root / "locks/images/lab/linux-amd64"
     assert "six" not in (locks / "requirements.txt").read_text()
     assert (locks / "conda/aside/conda.lock").exists()
+    # What is in it, and who has brought it; no server's name there either.
+    sbom = (on_docker.root / "dist/lab.cdx.json").read_text()
+    assert "127.0.0.1" not in sbom
+    components = {one["bom-ref"].partition("@")[0]: one for one in json.loads(sbom)["components"]}
+    assert {ref for ref in components if ref.startswith("pkg:conda/")} == {
+        f"pkg:conda/{name}" for name in ("tool", "six", "other", "module", "python")
+    }
+    assert "channel=lab" in components["pkg:conda/tool"]["purl"]
+    assert components["pkg:conda/tool"]["hashes"]
+    assert {ref for ref in components if ref.startswith("pkg:pypi/") and ref != "pkg:pypi/uv"} == {
+        "pkg:pypi/onpip",
+        "pkg:pypi/fromsource",
+    }
+    assert "pkg:deb/debian/bc" in components
 
     sif = tmp_path / "lab.sif"
     quick = ("--mksquashfs-args", "-comp zstd -Xcompression-level 1")

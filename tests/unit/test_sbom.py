@@ -45,6 +45,7 @@ from lading.store import Artifact
 from tests.support.projects import Trial
 
 GOLDEN = Path(__file__).parent / "golden/sbom.cdx.json"
+SCHEMA = JsonStrictValidator(SchemaVersion.V1_6)
 HEADER = Header(command="doit lock:x", date=date(2026, 11, 1), inputs="0" * 64)
 FACTS = Facts(os="debian 13", package_manager="apt")
 DEBIAN = Base(name="debian-13", debian=DebianBase(suite="trixie"))
@@ -201,7 +202,7 @@ def written(*components: Component, unread: tuple[str, ...] = ()) -> str:
 
 def valid(text: str) -> dict[str, Any]:
     """The document, which is what CycloneDX's own schema wants."""
-    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    assert SCHEMA.validate_str(text) is None
     found: dict[str, Any] = json.loads(text)
     return found
 

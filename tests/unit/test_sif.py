@@ -670,6 +670,7 @@ def test_doit_sif(trial: Trial, fake: Fake, capsys: Said) -> None:
     assert record["size"] == sif.stat().st_size
     assert record["program"] == "apptainer 1.4.5"
     assert [test["how"] for test in record["tests"]] == ["contained", "with traps", "as %test"]
+    assert objects(sif)[0x4009] == [(trial.root / "dist/one.cdx.json").read_bytes()]
 
     calls = len(fake.calls)
     assert trial.doit("sif") == 0
@@ -677,7 +678,19 @@ def test_doit_sif(trial: Trial, fake: Fake, capsys: Said) -> None:
     assert "nothing to do" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("change", ["sif", "record", "archive", "test", "compression"])
+def objects(sif: Path) -> dict[int, list[bytes]]:
+    """What is in a SIF, by its type."""
+    data = sif.read_bytes()
+    found: dict[int, list[bytes]] = {}
+    for number in range(48):
+        at = HEADER.unpack_from(data)[9] + number * DESCRIPTOR.size
+        kind, used, _, _, _, offset, size, *_ = DESCRIPTOR.unpack_from(data, at)
+        if used:
+            found.setdefault(kind, []).append(data[offset : offset + size])
+    return found
+
+
+@pytest.mark.parametrize("change", ["sif", "record", "archive", "sbom", "test", "compression"])
 def test_when_it_is_made_again(trial: Trial, fake: Fake, capsys: Said, change: str) -> None:
     assert trial.doit("sif:one") == 0
     yaml = trial.root / "project.yaml"
@@ -688,6 +701,10 @@ def test_when_it_is_made_again(trial: Trial, fake: Fake, capsys: Said, change: s
             (trial.root / "dist/one.sif.json").write_text('{"inputs":')
         case "archive":
             yaml.write_text(yaml.read_text().replace("    test:", "    env: {A: b}\n    test:"))
+        case "sbom":
+            record = trial.root / "dist/one.json"
+            said = json.loads(record.read_text())
+            record.write_text(json.dumps(said | {"sbom": said["sbom"] | {"sha256": "0" * 64}}))
         case "test":
             yaml.write_text(yaml.read_text().replace("import a", "import a as b"))
         case "compression":
