@@ -66,6 +66,7 @@ class Image(Struct, frozen=True, kw_only=True):
     """`files` maps absolute paths in the image to paths in the project; `run` maps points
     (`POINTS`) to commands; `mpi` is one of `MPIS` or empty; `allow` maps findings of the checks
     ("F1:/opt/x") to the reason why they are let through; `line` is where project.yaml declares it.
+    `builder` names where it is built, if not where the project says.
     `args` are variables for `run` that --build-arg can set to something else by hand.
     `matrix` has the values of a variant by axis, and `variant_of` the name of what has the matrix.
     """
@@ -89,6 +90,7 @@ class Image(Struct, frozen=True, kw_only=True):
     test: tuple[str, ...] = ()
     mpi: str = ""
     allow: Mapping[str, str] = field(default_factory=dict)
+    builder: tuple[str, ...] = ()
     matrix: Mapping[str, str] = field(default_factory=dict)
     variant_of: str = ""
     line: int = 0
@@ -96,7 +98,8 @@ class Image(Struct, frozen=True, kw_only=True):
 
 class Project(Struct, frozen=True, kw_only=True):
     """`root` is the folder of project.yaml, with symbolic links resolved. `platform` is the one
-    that is made here, and `others` are those that are declared besides.
+    that is made here, and `others` are those that are declared besides. `builder` names where
+    images are built, if not in the run's engine.
     """
 
     root: Path
@@ -105,6 +108,7 @@ class Project(Struct, frozen=True, kw_only=True):
     others: tuple[str, ...] = ()
     maintainer: str = ""
     registry: str = ""
+    builder: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     bases: Mapping[str, Base] = field(default_factory=dict)
     sources: Mapping[str, SourceBuild] = field(default_factory=dict)
@@ -185,6 +189,21 @@ _LABELS = Map(
         pattern=rf"[^{CONTROL}]*", longest=65_536, expected='a text in one line ("" for none)'
     ),
     expected="a mapping of labels",
+)
+
+_BUILDER = Field(
+    kind=source_section.Some(
+        item=Text(
+            pattern=r"[A-Za-z0-9][A-Za-z0-9_.+-]*|(?:unix|tcp|ssh|https?)://[A-Za-z0-9_.:/@%~+-]+",
+            longest=255,
+            expected="a builder of docker buildx, a context of docker's, or an engine's address,"
+            " as ssh://me@far.example.org",
+        ),
+        or_one=True,
+        unique=True,
+    ),
+    about="where it is built: a builder of docker buildx, a docker context, an engine's address;"
+    " of several the one with the least to do; `default` is this run's own engine",
 )
 
 _DEBIAN = Record(
@@ -320,6 +339,7 @@ _IMAGE = Record(
             kind=List(item=_line("a text in one line"), expected="a list, as [python3, -i]"),
             about="what the image runs by default: a program and its arguments",
         ),
+        "builder": _BUILDER,
         "test": Field(kind=_COMMANDS, about="commands that must succeed in the finished image"),
         "mpi": Field(
             kind=Choice(of=MPIS),
@@ -390,6 +410,7 @@ PROJECT = Record(
             ),
             about="where images are pushed, as registry.example.org/group",
         ),
+        "builder": _BUILDER,
         "labels": Field(kind=_LABELS, about="labels of every image"),
         "bases": Field(
             kind=Map(key=_BASE_NAME, value=_BASE, expected="a mapping of bases", defines="bases"),

@@ -35,6 +35,7 @@ from lading.store import Artifact, Store
 
 if TYPE_CHECKING:
     from lading.engines import Engine
+    from lading.engines.hosts import Pool
     from lading.registry.asking import Answer
 
 T = TypeVar("T")
@@ -145,6 +146,9 @@ class State:
         self.console.close()
         with self._lock:
             engine = self._known.pop(("engine",), None)
+            pool = self._known.pop(("builders",), None)
+        if pool is not None:
+            pool.close()
         if engine is not None and not isinstance(engine, LadingError):
             engine.close()
 
@@ -162,6 +166,22 @@ class State:
             return key is not None and key in self.images_by_key()
         except LadingError:
             return False
+
+    # -- other machines that build ----------------------------------------------------------
+
+    @property
+    def builders(self) -> Pool:
+        """The builders that have been wanted in this run."""
+        from lading.engines import hosts
+
+        def ask() -> Pool:
+            return hosts.Pool(lambda name: hosts.opened(name, self.environ), self.console.note)
+
+        return self.once(("builders",), ask)
+
+    def builders_of(self, image: Image) -> tuple[str, ...]:
+        """Where an image is built, if not in this run's engine; any of them will do."""
+        return image.builder or self.project.builder
 
     # -- the registry -----------------------------------------------------------------------
 
@@ -498,6 +518,10 @@ class _Elsewhere(State):
 
     def tag(self, image: Image) -> str:
         return f"localhost/lading/{self.at[1:]}/{self.name(image)}"
+
+    @property
+    def builders(self) -> Pool:
+        return self._run.builders
 
     def images_by_key(self) -> Mapping[str, str]:
         return self._run.images_by_key()

@@ -440,7 +440,7 @@ def client_in(folder: Path, script: str) -> Path:
 @pytest.mark.parametrize(
     ("script", "build", "lacks"),
     [
-        (BUILDX, ("buildx", "build", "--load"), ""),
+        (BUILDX, ("buildx", "build"), ""),
         (OLD, ("build",), ""),
         (NEW, (), "28.2, without the plugin buildx"),
         (ANCIENT, (), "19.03, older than 20.10"),

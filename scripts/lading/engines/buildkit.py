@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from msgspec import Struct
@@ -25,11 +25,19 @@ INSTALL = """install BuildKit for the docker client: `apt-get install docker-bui
 
 
 class Client(Struct, frozen=True, kw_only=True):
-    """A docker client: the arguments that make it build with BuildKit, or what it lacks."""
+    """A docker client: the arguments that make it build with BuildKit, or what it lacks; how it
+    tells what it does.
+    """
 
     path: Path
     build: tuple[str, ...] = ()
     lacks: str = ""
+    progress: str = "plain"
+
+    @property
+    def buildx(self) -> bool:
+        """Whether it has the plugin that knows builders."""
+        return self.build[:1] == ("buildx",)
 
 
 class BuildKitBuilder:
@@ -44,46 +52,77 @@ class BuildKitBuilder:
         self, context: Path, tag: str, *, platform: str, log: Callable[[str], None], cache: bool
     ) -> None:
         """Builds and tags, without network. Raises `BuildFailed`, `EnvironmentProblem`."""
-        from lading import process
-
         if self._client is None:
             self._client = capable(clients(self._environ))
-        command = [
-            str(self._client.path),
-            *self._client.build,
+        client = self._client
+        words = [
+            *client.build,
+            *(("--load",) if client.buildx else ()),
             *self._builder(),
-            *("--network", "none", "--progress", "plain"),
-            *("--platform", platform, "--tag", tag),
-            *(() if cache else ("--no-cache",)),
-            *no_proxies(),
+            *what_to_build(client, tag, platform, cache),
             str(context),
         ]
-        environment = self._environment()
-        finished = process.run(command, env=environment, line=log)
-        if finished.code and "no such job" in finished.output:
+        environment = {**self._endpoint.client, **CLIENT_ENVIRONMENT}
+        code, lines = told(client, words, environment, log)
+        if code and any("no such job" in line for line in lines):
             # Docker 20.10 drops some of many builds at once; it is none of the build's doing
-            finished = process.run(command, env=environment, line=log)
-        if finished.code:
-            lines = finished.output.splitlines()
+            code, lines = told(client, words, environment, log)
+        if code:
             raise BuildFailed(tag, failing_step(lines), last_lines(lines))
 
     def _builder(self) -> tuple[str, ...]:
         """The engine's own builder for buildx: one in a container can't see local images."""
         assert self._client is not None
-        if self._client.build[0] != "buildx" or self._environ.get("BUILDX_BUILDER"):
+        if not self._client.buildx or self._environ.get("BUILDX_BUILDER"):
             return ()
         return ("--builder", self._endpoint.builder)
 
-    def _environment(self) -> dict[str, str | None]:
-        return {
-            **self._endpoint.client,
-            "DOCKER_BUILDKIT": "1",
-            # the image's own date counts, and buildx would put this one over it
-            "SOURCE_DATE_EPOCH": None,
-            "BUILDX_NO_DEFAULT_ATTESTATIONS": "1",
-            "DOCKER_CLI_HINTS": "false",
-            "DOCKER_SCAN_SUGGEST": "false",
-        }
+
+CLIENT_ENVIRONMENT: Mapping[str, str | None] = {
+    "DOCKER_BUILDKIT": "1",
+    # the image's own date counts, and buildx would put this one over it
+    "SOURCE_DATE_EPOCH": None,
+    "BUILDX_NO_DEFAULT_ATTESTATIONS": "1",
+    "DOCKER_CLI_HINTS": "false",
+    "DOCKER_SCAN_SUGGEST": "false",
+}
+"""What a docker client that builds is told besides where."""
+
+
+def what_to_build(client: Client, tag: str, platform: str, cache: bool) -> list[str]:
+    """The arguments that every build has, wherever it runs."""
+    return [
+        *("--network", "none", "--progress", client.progress),
+        *("--platform", platform, "--tag", tag),
+        *(() if cache else ("--no-cache",)),
+        *no_proxies(),
+    ]
+
+
+def told(
+    client: Client,
+    words: Sequence[str],
+    environment: Mapping[str, str | None],
+    log: Callable[[str], None],
+) -> tuple[int, list[str]]:
+    """Runs a client's build, whose lines `log` gets: its exit code, and the lines."""
+    from lading import process
+
+    lines: list[str] = []
+
+    def line(text: str) -> None:
+        lines.append(text)
+        log(text)
+
+    command = [str(client.path), *words]
+    if client.progress == "plain":
+        return process.run(command, env=environment, line=line).code, lines
+    from lading.engines.rawjson import Progress
+
+    progress = Progress(line)
+    code = process.run(command, env=environment, line=progress.feed).code
+    progress.end()
+    return code, lines
 
 
 def no_proxies() -> list[str]:
@@ -124,13 +163,20 @@ def ask(path: Path) -> Client:
     if not version:
         return Client(path=path, lacks=f"is not Docker's client ({first})")
     if buildx.code == 0:
-        return Client(path=path, build=("buildx", "build", "--load"))
+        return Client(path=path, build=("buildx", "build"), progress=_progress(buildx.output))
     # From 23 on, BuildKit in the client is the plugin buildx; before, it was built in.
     if (20, 10) <= (int(version[1]), int(version[2])) < (23, 0):
         return Client(path=path, build=("build",))
     if int(version[1]) >= 23:
         return Client(path=path, lacks=f"{version[1]}.{version[2]}, without the plugin buildx")
     return Client(path=path, lacks=f"{version[1]}.{version[2]}, older than 20.10")
+
+
+def _progress(said: str) -> str:
+    """How a buildx tells best what it does, by what it says of its version."""
+    version = re.search(r"buildx v?(\d+)\.(\d+)", said)
+    new = version is not None and (int(version[1]), int(version[2])) >= (0, 13)
+    return "rawjson" if new else "plain"
 
 
 def capable(asked: list[Client]) -> Client:

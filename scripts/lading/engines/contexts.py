@@ -72,6 +72,24 @@ def _named(environ: Mapping[str, str]) -> Endpoint | None:
     return _context(folder, name, named=False)
 
 
+def place(name: str, environ: Mapping[str, str]) -> Endpoint | None:
+    """Where the engine is that is called so: an address as DOCKER_HOST has them, or a context of
+    docker's; None when it is neither.
+    """
+    if "://" in name:
+        return Endpoint(
+            url=name,
+            where=name,
+            named=True,
+            client={"DOCKER_HOST": name, "DOCKER_CONTEXT": None},
+        )
+    folder = docker_config(environ)
+    digest = hashlib.sha256(name.encode()).hexdigest()
+    if not (folder / "contexts" / "meta" / digest / "meta.json").is_file():
+        return None
+    return _context(folder, name, named=True)
+
+
 def docker_config(environ: Mapping[str, str]) -> Path:
     """The folder of docker's own configuration."""
     given = environ.get("DOCKER_CONFIG")

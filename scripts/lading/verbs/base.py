@@ -234,13 +234,18 @@ def ensure(state: State, base: Base) -> str:
         with state.console.lines(f"pull {base.name}") as show:
             state.engine.pull(reference, platform=state.project.platform, log=show)
         return reference
-    found = state.store.derived(lock.key, ARCHIVE, lambda out: assemble(state, base, lock, out))
+    found = archived(state, base, lock)
     try:
         state.engine.load(found)
     except LadingError as refused:
         _refuse_damaged(base, found, refused)
         raise
     return reference
+
+
+def archived(state: State, base: Base, lock: BaseLock) -> Path:
+    """A Debian base as an archive in the store; made if it is not there."""
+    return state.store.derived(lock.key, ARCHIVE, lambda out: assemble(state, base, lock, out))
 
 
 def _refuse_damaged(base: Base, found: Path, refused: LadingError) -> None:

@@ -60,6 +60,7 @@ def build(state: State, image: Image) -> str:
             key=key,
             log=state.build_folder(image) / "build.log",
             what=image.name,
+            builders=state.builders_of(image),
         )
     except engines.BuildFailed as failed:
         _refuse_damaged(state, image, failed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -28,8 +29,10 @@ def build(
     log: Path,
     what: str,
     cache: bool = True,
+    builders: Sequence[str] = (),
 ) -> engines.ImageInfo:
-    """Builds a context and tags it `name`; the whole output goes to `log`.
+    """Builds a context and tags it `name`; the whole output goes to `log`. With builders, it is
+    built on one of them, and comes back.
 
     Raises `BuildFailed`, which says where the log is.
     """
@@ -40,12 +43,15 @@ def build(
     ):
         start = time.monotonic()
         try:
-            identity = state.engine.build(
+            identity = _made(
+                state,
                 context,
                 name,
-                platform=state.project.platform,
+                key=key,
+                what=what,
                 log=lambda line: _both(file, show, line, start),
                 cache=cache,
+                builders=builders,
             )
         except engines.BuildFailed as failed:
             platform = state.project.platform
@@ -74,6 +80,27 @@ def build(
         )
     state.forget("images")
     return info
+
+
+def _made(
+    state: State,
+    context: Path,
+    name: str,
+    *,
+    key: str,
+    what: str,
+    log: Line,
+    cache: bool,
+    builders: Sequence[str],
+) -> str:
+    if not builders:
+        platform = state.project.platform
+        return state.engine.build(context, name, platform=platform, log=log, cache=cache)
+    from lading.verbs import elsewhere
+
+    return elsewhere.build(
+        state, context, name, key=key, what=what, log=log, cache=cache, builders=builders
+    )
 
 
 STEP = re.compile(r"(?:STEP (\d+/\d+): |#\d+ \[(?:\S+ +)?(\d+/\d+)\] )RUN (.*)")

@@ -75,6 +75,7 @@ def make(state: State, part: Part, out: Path, *, cache: bool = True) -> None:
         log=place / "build.log",
         what=part.what,
         cache=cache,
+        builders=state.project.builder,
     )
     saved = out.with_name(f"{out.name}.saved")
     try:

@@ -117,6 +117,7 @@ def _image(state: State, image: Image, folder: Path) -> str:
             log=folder / "build.log",
             what=f"{image.name} again",
             cache=False,
+            builders=state.builders_of(image),
         )
         made = check_verb.exported(state, image, name, again)
     finally:

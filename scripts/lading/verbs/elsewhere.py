@@ -1,0 +1,124 @@
+"""Building on the project's builders: what they are lent, what comes back, who takes over."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from lading.engines import BuildFailed, hosts
+from lading.errors import EnvironmentProblem
+from lading.files import PART, disk_errors
+from lading.layers import base as bases
+from lading.layers.base import BaseLock
+from lading.process import NO_ROOM
+from lading.project import Base
+from lading.state import State
+from lading.verbs import base as base_verb
+
+FROM = re.compile(r"^FROM (\S+)", re.MULTILINE)
+LAYOUT = "oci-layout"
+
+
+def build(
+    state: State,
+    context: Path,
+    name: str,
+    *,
+    key: str,
+    what: str,
+    log: Callable[[str], None],
+    cache: bool,
+    builders: Sequence[str],
+) -> str:
+    """Builds on one of these builders, and gives this run's engine the image; its ID there.
+
+    A builder that goes away, or has no room, gets no more: what it had begun is built on another.
+    Raises what `Engine.build` does, and `EnvironmentProblem` when no builder is left.
+    """
+    # On an engine that others build with, too, only a key is a name that nobody else takes.
+    private = name if name.startswith("localhost/lading/") else f"localhost/lading/build:{key[:16]}"
+    job = hosts.Job(
+        context=context,
+        tag=private,
+        key=key,
+        platform=state.project.platform,
+        log=log,
+        cache=cache,
+        below=tuple(_below(state, context)),
+    )
+    while True:
+        with state.builders.lent(builders, what) as slot:
+            log(f"building on {slot.name}")
+            if slot.name == hosts.HERE:
+                return state.engine.build(
+                    context, name, platform=job.platform, log=log, cache=cache
+                )
+            state.console.note(f"  build {what}: on {slot.name}")
+            if (identity := _built(state, slot, job, name)) is not None:
+                return identity
+
+
+def _built(state: State, slot: hosts.Slot, job: hosts.Job, name: str) -> str | None:
+    """The ID that the image has here; None when the builder is lost."""
+    pool = state.builders
+    try:
+        host = pool.host(slot)
+    except EnvironmentProblem as problem:
+        pool.lose(slot, _shortly(problem))
+        return None
+    with (
+        disk_errors(job.context),
+        tempfile.NamedTemporaryFile(dir=job.context.parent, prefix=".built.", suffix=PART) as file,
+    ):
+        out = Path(file.name)
+        try:
+            host.build(job, out)
+        except BuildFailed as failed:
+            if not any(NO_ROOM.search(line) for line in failed.lines):
+                raise
+            pool.lose(slot, "no room is left on its disk")
+            return None
+        except EnvironmentProblem as problem:
+            if host.answers():
+                raise
+            pool.lose(slot, _shortly(problem))
+            return None
+        identity = state.engine.load(out)
+    if job.tag != name:
+        state.engine.tag(identity, name)
+        state.engine.remove(job.tag)
+    return identity
+
+
+def _shortly(problem: EnvironmentProblem) -> str:
+    why = " ".join(problem.why.split())
+    return f"{problem.what} ({why})" if why else problem.what
+
+
+def _below(state: State, context: Path) -> Iterator[hosts.Below]:
+    """What the Dockerfile's stages stand on that is no stage itself."""
+    named = set(FROM.findall((context / "Dockerfile").read_text(encoding="utf-8")))
+    for base in state.project.bases.values():
+        lock = state.base_lock(base)
+        if lock is None or bases.reference(base, lock) not in named:
+            continue
+        reference = bases.reference(base, lock)
+        if base.debian is None:
+            yield hosts.Below(reference=reference)
+        else:
+            yield hosts.Below(
+                reference=reference,
+                archive=partial(base_verb.archived, state, base, lock),
+                layout=partial(_layout, state, base, lock),
+            )
+
+
+def _layout(state: State, base: Base, lock: BaseLock) -> Path:
+    """The base as an OCI image layout, kept in the store beside its archive."""
+    from lading.archive import layout
+
+    archive = base_verb.archived(state, base, lock)
+    return state.store.derived(lock.key, LAYOUT, lambda out: layout.write(archive, out))
