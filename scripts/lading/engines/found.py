@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from lading.engines.contexts import Endpoint, endpoints
 from lading.engines.model import Engine
@@ -59,6 +60,24 @@ def opened(
     endpoint: Endpoint, environ: Mapping[str, str], ended: Callable[[], None] | None = None
 ) -> Engine:
     """The engine at one place. Raises `NoAnswer`, or `EnvironmentProblem` when it is too old."""
+    if not endpoint.url.startswith("ssh://"):
+        return _opened(endpoint, environ, ended)
+    from lading.engines.ssh import Tunnel
+
+    tunnel = Tunnel(endpoint.url, environ)
+    try:
+        return _opened(replace(endpoint, url=tunnel.url), environ, tunnel.end)
+    except BaseException as problem:
+        said = tunnel.said()
+        tunnel.end()
+        if isinstance(problem, NoAnswer) and said:
+            raise NoAnswer(said) from problem
+        raise
+
+
+def _opened(
+    endpoint: Endpoint, environ: Mapping[str, str], ended: Callable[[], None] | None
+) -> Engine:
     answer = _asked(endpoint)
     refuse_old(answer, endpoint.where)
 

@@ -38,7 +38,7 @@ class Builder(Protocol):
 
 
 def client(endpoint: Endpoint, version: str, timeout: int) -> docker.APIClient:
-    """A client of the SDK; connects to nothing yet, but for ssh."""
+    """A client of the SDK; connects to nothing yet."""
     import docker
     import docker.tls
 
@@ -55,7 +55,6 @@ def client(endpoint: Endpoint, version: str, timeout: int) -> docker.APIClient:
         version=version,
         timeout=timeout,
         tls=tls,
-        use_ssh_client=endpoint.url.startswith("ssh://"),
     )
 
 
