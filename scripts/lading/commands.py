@@ -45,6 +45,8 @@ class Reporter:
         self.began = False
         self.codes: list[int] = []
         self.up_to_date = 0
+        self.first = ""
+        """What is to be said before the first task that does something."""
 
     def initialize(self, tasks: object, selected_tasks: object) -> None: ...
 
@@ -52,6 +54,9 @@ class Reporter:
 
     def execute_task(self, task: Task) -> None:
         self.began = self.began or bool(task.actions)
+        if self.began and self.first:
+            text, self.first = self.first, ""
+            self._note(text)
 
     def skip_uptodate(self, task: Task) -> None:
         self.up_to_date += bool(task.actions)
@@ -131,6 +136,14 @@ class Run(DoitRun):  # type: ignore[misc]
             options["reporter"] = mine = Reporter(outfile, {})
         else:
             mine = None
+        if options.get("num_process", 0) > 1:
+            from lading import room
+
+            root, builders = state.project.root, state.project.builder
+            fits, why = room.side_by_side(options["num_process"], root, state.environ, builders)
+            options["num_process"] = fits
+            if mine is not None:
+                mine.first = why
         with turn(state):
             clear_leftovers(state.project.root)
             code = int(super()._execute(outfile, **options))

@@ -81,6 +81,10 @@ class State:
             found: T = self._known[name]
             return found
 
+    def alone(self, *name: str) -> threading.RLock:
+        """A lock for what two tasks at once must not both do."""
+        return self.once(("alone", *name), threading.RLock)
+
     def forget(self, *names: str) -> None:
         """Lets what is known under these names be asked again: something has been made."""
         with self._lock:

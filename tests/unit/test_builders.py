@@ -275,7 +275,7 @@ def test_images_are_spread_and_come_back(tmp_path: Path, far: dict[str, Far], ca
     names = [name for name in trial.engine.held if "/build" in name]
     assert names == [], "what it was called on the way is forgotten"
     assert not any(KEY_LABEL in info.labels for info in far["a"].engine.held.values())
-    assert not list(trial.root.glob("build/*/.built*"))
+    assert not list(trial.root.glob("build/**/.built*"))
 
 
 def test_another_takes_over_from_one_that_dies(

@@ -228,19 +228,24 @@ def ensure(state: State, base: Base) -> str:
             f"the base {base.name} is not locked", do=f"doit lock:base:{base.name}{state.at}"
         )
     reference = bases.reference(base, lock)
-    if state.engine.inspect(reference) is not None:
-        return reference
+    # Several tasks want it at once: one brings it, the others wait.
+    with state.alone("base", reference):
+        if state.engine.inspect(reference) is None:
+            _bring(state, base, lock, reference)
+    return reference
+
+
+def _bring(state: State, base: Base, lock: BaseLock, reference: str) -> None:
     if base.debian is None:
         with state.console.lines(f"pull {base.name}") as show:
             state.engine.pull(reference, platform=state.project.platform, log=show)
-        return reference
+        return
     found = archived(state, base, lock)
     try:
         state.engine.load(found)
     except LadingError as refused:
         _refuse_damaged(base, found, refused)
         raise
-    return reference
 
 
 def archived(state: State, base: Base, lock: BaseLock) -> Path:

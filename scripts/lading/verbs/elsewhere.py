@@ -71,7 +71,9 @@ def _built(state: State, slot: hosts.Slot, job: hosts.Job, name: str) -> str | N
         return None
     with (
         disk_errors(job.context),
-        tempfile.NamedTemporaryFile(dir=job.context.parent, prefix=".built.", suffix=PART) as file,
+        tempfile.NamedTemporaryFile(
+            dir=state.project.root / "build", prefix=".built.", suffix=PART
+        ) as file,
     ):
         out = Path(file.name)
         try:

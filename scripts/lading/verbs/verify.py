@@ -41,15 +41,18 @@ def make(state: State, image: Image) -> str:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     same: set[str] = state.once(("verified",), set)
-    _base(state, image, folder, same)
+    with state.alone("verify"):
+        _base(state, image, folder, same)
     for compiled in state.all_locked(image).sources:
         source_verb.fetch(state, compiled.source, state.base_of(image), compiled)
     build_verb.fetch_needed(state, image)
     dockerfile_verb.prepare(state, image)
     _prepared(state, image, folder)
     parts = 0
-    for part in state.plan(image).parts:
-        parts += _part(state, part, folder, same)
+    # Of several images that share a part, one makes it again: it has one place to be made in.
+    with state.alone("verify"):
+        for part in state.plan(image).parts:
+            parts += _part(state, part, folder, same)
     sha256 = _image(state, image, folder)
     shutil.rmtree(folder)
     state.console.note(f"  {image.name}: sha256 {sha256}")
