@@ -27,6 +27,7 @@ from doit.exceptions import BaseFail, InvalidCommand, UnmetDependency
 from doit.task import Task
 
 from lading import files, process, tasks, together
+from lading.annotations import annotate
 from lading.console import Console, unread
 from lading.errors import EnvironmentProblem, LadingError
 from lading.state import State
@@ -84,6 +85,10 @@ class Reporter:
         verb, _, name = task.name.partition(":")
         text = str(error) if error is not None else fail.get_msg()
         self.state.console.failed(verb, name, getattr(fail, "seconds", 0.0), text)
+        project = self.state.project
+        image = project.images.get(name.partition("@")[0])
+        line = image.line if image is not None else 0
+        annotate(text, project.root, title=f"{verb} {name}", line=line)
 
     def cleanup_error(self, exception: BaseFail) -> None:
         self._note(exception.get_msg())
@@ -295,6 +300,7 @@ def guarded() -> Iterator[Ended]:
         ended.code = 130
     except LadingError as error:
         sys.stderr.write(f"ERROR: {error}\n")
+        annotate(error, Path.cwd())
         ended.code = error.exit_code
     except BrokenPipeError:
         unread(sys.stdout)

@@ -17,6 +17,7 @@ from doit.action import BaseAction
 from doit.exceptions import BaseFail, InvalidDodoFile, TaskError, TaskFailed
 from doit.task import Task, dict_to_task
 
+from lading.annotations import annotate
 from lading.errors import LadingError
 from lading.files import write_text
 from lading.net import redact
@@ -290,6 +291,7 @@ def open_project(path: str = "project.yaml") -> Pipeline:
     try:
         _state = State(load(file))
     except LadingError as error:
+        annotate(error, file.parent.resolve())
         raise InvalidDodoFile(str(error)) from None
     return Pipeline(_state)
 
