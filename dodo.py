@@ -84,6 +84,7 @@ def task_sif() -> Iterator[Entry]:
 
 def task_push() -> Iterator[Entry]:
     """send the archives to the project's registry; when asked for"""
+    yield from pipeline.compiled("push", make=push.push_source, current=push.source_current)
     yield from pipeline.images("push", push, after=["archive:{name}"])
 
 

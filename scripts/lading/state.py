@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -36,7 +37,7 @@ from lading.store import Artifact, Store
 if TYPE_CHECKING:
     from lading.engines import Engine
     from lading.engines.hosts import Pool
-    from lading.registry.asking import Answer
+    from lading.registry.asking import Answer, Wanted
 
 T = TypeVar("T")
 
@@ -209,7 +210,10 @@ class State:
         wanted: dict[str, Wanted] = {}
         for image in self.project.images.values():
             to_push = self.asked_for("push", image)
-            if f"lock:{image.name}" not in self.involved or (self.archived(image) and not to_push):
+            if f"lock:{image.name}" not in self.involved:
+                wanted.update(self._sources_alone(image))
+                continue
+            if self.archived(image) and not to_push:
                 continue
             key = self._key_or_none(image)
             if key is None:
@@ -219,12 +223,24 @@ class State:
                 repository=where, key=key, tag=tag if to_push else ""
             )
             for source in self.all_locked(image).sources:
-                wanted[f"part:{source.part.key}"] = Wanted(
-                    repository=self.part_repository(source.part),
-                    key=source.part.key,
-                    product=True,
-                )
+                wanted[f"part:{source.part.key}"] = self._wanted_part(source.part)
         return ask(wanted, self.environ, self.console.note)
+
+    def _sources_alone(self, image: Image) -> dict[str, Wanted]:
+        """What of the image's sources is asked for although the image is not."""
+        base, found = self.base_of(image), {}
+        for source in self.sources_of(image) if image.source else ():
+            if f"build:source:{source.name}@{base.name}" in self.involved:
+                with suppress(LadingError):  # said by the task that needs it
+                    made = self.compiled_on(source, base)
+                    if made is not None:
+                        found[f"part:{made.part.key}"] = self._wanted_part(made.part)
+        return found
+
+    def _wanted_part(self, part: Part) -> Wanted:
+        from lading.registry.asking import Wanted
+
+        return Wanted(repository=self.part_repository(part), key=part.key, product=True)
 
     def _key_or_none(self, image: Image) -> str | None:
         try:

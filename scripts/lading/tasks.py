@@ -148,22 +148,26 @@ class Pipeline:
     @_on_every_platform
     def compiled(
         self,
+        verb: str = "build",
         *,
         make: Callable[[State, Any], str],
         current: Callable[[State, Any], bool],
-        clean: Callable[[State, Any], None],
+        clean: Callable[[State, Any], None] | None = None,
     ) -> Iterator[Entry]:
-        """build:source:NAME@BASE for every source, on each base that an image wants it on."""
+        """VERB:source:NAME@BASE for every source, on each base that an image wants it on: built, or
+        what comes behind that.
+        """
         for one in source.on_bases(self.state.project):
             base, needs = one.base.name, one.source.needs
+            name = f"source:{one.source.name}@{base}"
             after = [f"lock:source:{one.source.name}", f"build:base:{base}"]
             after += [f"build:source:{name}@{base}" for name in needs]
             task: Any = self._task(
-                "build", {"name": f"source:{one.source.name}@{base}"}, one, False,
-                make, current, clean, after,
+                verb, {"name": name}, one, False,
+                make, current, clean, after if verb == "build" else [f"build:{name}"],
                 doc=f"{one.source.name} {one.source.version}, compiled on {base}",
             )  # fmt: skip
-            if one.default and not self.state.at:
+            if one.default and not self.state.at and verb == "build":
                 # What takes so long stands in `doit list` by itself; images bring it along.
                 task.subtask_of = None
             yield task

@@ -14,9 +14,14 @@ from lading.verbs import building
 
 def there(state: State, part: Part) -> bool:
     """Whether the store has all that is taken from a part."""
-    return state.store.has_derived(part.key, PRODUCT) and all(
+    return compiled(state, part) and all(
         state.store.has_derived(share.key, share.name) for share in part.shares
     )
+
+
+def compiled(state: State, part: Part) -> bool:
+    """Whether the store has what a part left; what is taken from it needs nothing else."""
+    return state.store.has_derived(part.key, PRODUCT)
 
 
 def folder(state: State, part: Part) -> Path:
@@ -27,7 +32,7 @@ def folder(state: State, part: Part) -> Path:
 def ensure(state: State, part: Part) -> str:
     """The part is there: made if it is not, never twice. Returns how much it is."""
     if not there(state, part):
-        if not in_registry(state, part):
+        if not compiled(state, part) and not in_registry(state, part):
             for needed in part.parts:
                 ensure(state, needed)
         product = state.store.derived(part.key, PRODUCT, lambda out: _got(state, part, out))

@@ -19,6 +19,7 @@ from lading.sbom import MEDIA_TYPE
 from lading.state import State
 from lading.verbs import check as check_verb
 from lading.verbs import sbom
+from lading.verbs.source import OnBase
 
 PIECE = 1 << 20
 
@@ -39,9 +40,7 @@ def make(state: State, image: Image) -> str:
     """Sends what the registry lacks; what was cut off is gone on with."""
     registry = state.project.registry
     if not registry:
-        raise DeclarationError(
-            "project.yaml names no registry to push to", do="registry: registry.example.org/group"
-        )
+        raise _no_registry()
     where, version = state.pushed_as(image)
     there = state.in_registry(image)
     sent = 0
@@ -58,6 +57,31 @@ def make(state: State, image: Image) -> str:
         sent += _push_product(state, part)
     state.forget("pushed")
     return f"{where}:{version}, {size(sent)} sent"
+
+
+def source_current(state: State, one: OnBase) -> bool:
+    """Whether the registry has what a source left when it was compiled on a base."""
+    compiled = state.compiled_on(one.source, one.base)
+    return compiled is not None and state.part_in_registry(compiled.part) is not None
+
+
+def push_source(state: State, one: OnBase) -> str:
+    """Sends what a source left when it was compiled on a base, for images that others build."""
+    compiled = state.compiled_on(one.source, one.base)
+    if not state.project.registry:
+        raise _no_registry()
+    if compiled is None or not state.store.has_derived(compiled.part.key, PRODUCT):
+        name = f"source:{one.source.name}@{one.base.name}{state.at}"
+        raise LadingError(f"{name} is not compiled here", do=f"doit build:{name}")
+    sent = _push_product(state, compiled.part)
+    state.forget("pushed")
+    return f"{state.part_repository(compiled.part)}, {size(sent)} sent"
+
+
+def _no_registry() -> DeclarationError:
+    return DeclarationError(
+        "project.yaml names no registry to push to", do="registry: registry.example.org/group"
+    )
 
 
 def _tag(state: State, where: str, found: Kept, version: str) -> None:

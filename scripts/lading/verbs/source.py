@@ -72,11 +72,8 @@ def reason(state: State, source: SourceBuild, on: Sequence[Base] = ()) -> str:
     """Why the source has to be locked again, for the bases of this run or for others; empty if it
     has not.
     """
-    lock = state.source_lock(source)
-    if lock is None:
-        return "there is none yet"
-    if lock.header.inputs != sources.inputs(source):
-        return "its declaration has changed"
+    if why := _tarball_unanswered(state, source):
+        return why
     for base in on or bases_of(state, source):
         why = _tools_reason(state, source, base)
         if why:
@@ -84,7 +81,26 @@ def reason(state: State, source: SourceBuild, on: Sequence[Base] = ()) -> str:
     return ""
 
 
+def unanswered(state: State, source: SourceBuild, base: Base) -> str:
+    """Why the locks do not answer the declaration on a base; empty if they do."""
+    return _tarball_unanswered(state, source) or _tools_unanswered(state, source, base)
+
+
+def _tarball_unanswered(state: State, source: SourceBuild) -> str:
+    lock = state.source_lock(source)
+    if lock is None:
+        return "there is none yet"
+    return "its declaration has changed" if lock.header.inputs != sources.inputs(source) else ""
+
+
 def _tools_reason(state: State, source: SourceBuild, base: Base) -> str:
+    if why := _tools_unanswered(state, source, base):
+        return why
+    gone = _missing_upstream(state, source, base)
+    return f"the mirror no longer has {', '.join(gone)}" if gone else ""
+
+
+def _tools_unanswered(state: State, source: SourceBuild, base: Base) -> str:
     if state.base_lock(base) is None:
         return "the base is not locked"
     asked = state.tools_request(source, base)
@@ -95,14 +111,13 @@ def _tools_reason(state: State, source: SourceBuild, base: Base) -> str:
         return "the packages it is built with are not locked yet"
     if lock.header.inputs != asked.digest:
         return "the packages it is built with, or the base's, have changed"
-    gone = _missing_upstream(state, source, base)
-    return f"the mirror no longer has {', '.join(gone)}" if gone else ""
+    return ""
 
 
 def _missing_upstream(state: State, source: SourceBuild, base: Base) -> list[str]:
     """Packages that neither the store nor the mirror has; asked only if it has to be compiled."""
     lock, made = state.tools_lock(source, base), state.compiled_on(source, base)
-    if lock is None or made is None or part_verb.there(state, made.part):
+    if lock is None or made is None or part_verb.compiled(state, made.part):
         return []
     if not _wanted(state, source, base) or part_verb.in_registry(state, made.part):
         return []
@@ -246,8 +261,12 @@ def build_current(state: State, one: OnBase) -> bool:
 
 def _wanted(state: State, source: SourceBuild, base: Base) -> bool:
     """Whether it is to be compiled: asked for by name, or for an image that is still to make."""
-    if state.named & {f"build:source:{source.name}@{base.name}", f"lock:source:{source.name}"}:
+    name = f"source:{source.name}@{base.name}"
+    if state.named & {f"build:{name}", f"lock:source:{source.name}"}:
         return True
+    made = state.compiled_on(source, base)
+    if f"push:{name}" in state.named and made is not None:
+        return not part_verb.in_registry(state, made.part)
     return any(
         not state.exists(image)
         for image in state.project.images.values()
@@ -270,7 +289,7 @@ def ensure(state: State, source: SourceBuild, base: Base) -> str:
             f"{source.name} is not locked on {base.name}",
             do=f"doit lock:source:{source.name}{state.at}",
         )
-    if not part_verb.there(state, made.part) and not part_verb.in_registry(state, made.part):
+    if not part_verb.compiled(state, made.part) and not part_verb.in_registry(state, made.part):
         for name in source.needs:
             ensure(state, state.project.sources[name], base)
         base_verb.ensure(state, base)
