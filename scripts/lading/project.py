@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 from msgspec import Struct, field
 
+from lading.ci import section as ci_section
+from lading.ci.section import CiSection
 from lading.errors import DeclarationError
 from lading.layers import apt_section, conda_section, pip_section, source_section
 from lading.layers.apt_section import AptSection
@@ -114,6 +116,7 @@ class Project(Struct, frozen=True, kw_only=True):
     sources: Mapping[str, SourceBuild] = field(default_factory=dict)
     images: Mapping[str, Image] = field(default_factory=dict)
     sif: SifSection = field(default_factory=SifSection)
+    ci: CiSection = field(default_factory=CiSection)
 
 
 SECTIONS: Mapping[str, Kind[Any]] = {
@@ -444,6 +447,7 @@ PROJECT = Record(
             about="the images",
         ),
         "sif": Field(kind=sif_section.SECTION, about="how SIFs are made of the archives"),
+        "ci": Field(kind=ci_section.section(_COMMAND), about="what `doit ci` writes for runners"),
     },
 )
 

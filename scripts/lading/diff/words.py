@@ -64,15 +64,15 @@ def text(found: Sequence[Moved], old: Revision, new: Revision) -> str:
 
 def markdown(found: Sequence[Moved], old: Revision, new: Revision) -> str:
     """For a pull request (GitHub's Markdown): a table for each place; a long one is folded."""
-    lines = [f"### Locks: {_code(str(old))} → {_code(str(new))}", ""]
+    lines = [f"### Locks: {code(str(old))} → {code(str(new))}", ""]
     for one in found:
         rows = _rows(one)
         folded = len(rows) > FOLDED or one.how != "changed"
         if folded:
-            lines += ["<details>", f"<summary>{_plain(one.title)}</summary>", ""]
+            lines += ["<details>", f"<summary>{escaped(one.title)}</summary>", ""]
         else:
-            lines += [f"**{_plain(one.title)}**", ""]
-        lines += [f"- {_plain(problem)}" for problem in one.problems]
+            lines += [f"**{escaped(one.title)}**", ""]
+        lines += [f"- {escaped(problem)}" for problem in one.problems]
         lines += [""] if one.problems else []
         if rows:
             lines += ["| | | was | is | download |", "|---|---|---|---|---:|", *rows, ""]
@@ -87,22 +87,22 @@ def _rows(one: Moved) -> list[str]:
     for heading, changes in moved.grouped(one.changes):
         for change in changes:
             cells = (
-                _plain(heading),
-                _code(change.name),
-                _code(change.old) if change.old else "",
-                _code(change.new) if change.new else "",
+                escaped(heading),
+                code(change.name),
+                code(change.old) if change.old else "",
+                code(change.new) if change.new else "",
                 size(change.size) if change.size else "",
             )
             rows.append(f"| {' | '.join(cells)} |")
     return rows
 
 
-def _code(text: str) -> str:
+def code(text: str) -> str:
     """Text that is shown as it is, also in a table."""
     return f"`{text.replace('`', '').replace('|', chr(92) + '|')}`"
 
 
-def _plain(text: str) -> str:
+def escaped(text: str) -> str:
     for char in "\\`*_<>|[]":
         text = text.replace(char, f"\\{char}" if char not in "<>" else f"&{'lg'[char == '>']}t;")
     return text

@@ -27,15 +27,24 @@ def lock_current(state: State, base: Base) -> bool:
 
 def lock_reason(state: State, base: Base) -> str:
     """Why the lock has to be made again; empty if it has not."""
+    if why := unanswered(state, base):
+        return why
+    lock = state.base_lock(base)
+    assert lock is not None
+    gone = missing_upstream(state, base, lock)
+    if gone:
+        shown = ", ".join(gone[:5]) + (f" and {len(gone) - 5} more" if len(gone) > 5 else "")
+        return f"the mirror no longer has {shown}"
+    return ""
+
+
+def unanswered(state: State, base: Base) -> str:
+    """Why the lock does not answer the declaration; empty if it does. No server is asked."""
     lock = state.base_lock(base)
     if lock is None:
         return "there is none yet"
     if lock.header.inputs != bases.inputs(base, state.project.platform):
         return "its declaration has changed"
-    gone = missing_upstream(state, base, lock)
-    if gone:
-        shown = ", ".join(gone[:5]) + (f" and {len(gone) - 5} more" if len(gone) > 5 else "")
-        return f"the mirror no longer has {shown}"
     return ""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Literal
 
@@ -22,16 +22,32 @@ def current(state: State, image: Image) -> bool:
 
 def reason(state: State, image: Image) -> str:
     """Why a lock has to be made again; empty if none has."""
+    return _first(state, image, _reason)
+
+
+def unanswered(state: State, image: Image) -> str:
+    """Why a lock does not answer today's inputs; empty if all do. No server is asked."""
+    return _first(state, image, _unanswered)
+
+
+def _first(state: State, image: Image, asked: Callable[[State, Image, AnyKind], str]) -> str:
     wanted = state.kinds(image)
     if wanted and state.base_lock(state.base_of(image)) is None:
         return "its base is not locked"
     for kind in wanted:
-        if why := _reason(state, image, kind):
+        if why := asked(state, image, kind):
             return why
     return ""
 
 
 def _reason(state: State, image: Image, kind: AnyKind) -> str:
+    if why := _unanswered(state, image, kind):
+        return why
+    gone = missing_upstream(state, image, kind)
+    return f"no longer to be had: {', '.join(gone)}" if gone else ""
+
+
+def _unanswered(state: State, image: Image, kind: AnyKind) -> str:
     try:
         lock = state.layer_lock(image, kind)
     except LadingError as error:
@@ -41,8 +57,7 @@ def _reason(state: State, image: Image, kind: AnyKind) -> str:
         return "there is none yet"
     if lock.header.inputs != state.request(image, kind).digest:
         return kind.changed
-    gone = missing_upstream(state, image, kind)
-    return f"no longer to be had: {', '.join(gone)}" if gone else ""
+    return ""
 
 
 def _at_home(state: State, text: str) -> str:

@@ -1,0 +1,63 @@
+"""What both kinds of workflows say to a runner: how lading gets there, and how it is called."""
+
+from __future__ import annotations
+
+import re
+
+from msgspec import Struct
+
+from lading.errors import DeclarationError
+from lading.project import Project
+
+
+class Runner(Struct, frozen=True, kw_only=True):
+    """How a project's jobs begin: `look` sets up what needs no engine, `build` also an engine;
+    `looking` and `doit` are what doit is then called by. `debian`: a base is made of packages.
+    """
+
+    look: tuple[str, ...]
+    build: tuple[str, ...]
+    looking: str
+    doit: str
+    debian: bool
+    registry: str
+
+    @property
+    def host(self) -> str:
+        """Where to log in to: the registry without its path; empty without one."""
+        return self.registry.partition("/")[0]
+
+
+def of(project: Project) -> Runner:
+    """Raises `DeclarationError` where nothing says how lading gets to a runner."""
+    bases = {image.base for image in project.images.values() if image.default}
+    debian = any(project.bases[name].debian is not None for name in bases)
+    own = (project.root / "scripts" / "doit").is_file()
+    setup = project.ci.setup
+    if not own and not setup:
+        raise DeclarationError(
+            "nothing says how a runner gets lading: there is no scripts/doit here",
+            do="say it in project.yaml, as you installed it: ci: {setup: [pip install …]}",
+        )
+    return Runner(
+        look=(*setup, "./scripts/setup venv") if own else setup,
+        build=(*setup, "./scripts/setup") if own else setup,
+        looking=".venv/bin/doit" if own else "doit",
+        doit="./scripts/doit" if own else "doit",
+        debian=debian,
+        registry=project.registry,
+    )
+
+
+def plain(text: str) -> str:
+    """A text for YAML, in quotes where it could be taken for something else."""
+    if re.fullmatch(r"[A-Za-z./][\w./@:-]*[\w/.]|[A-Za-z]", text) and text not in _WORDS:
+        return text
+    return "'" + text.replace("'", "''") + "'"
+
+
+_WORDS = frozenset(
+    word
+    for low in ("true", "false", "yes", "no", "on", "off", "null", "y", "n")
+    for word in (low, low.title(), low.upper())
+)

@@ -1,0 +1,103 @@
+"""`doit stale`: what a runner would have to make."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from doit.exceptions import InvalidCommand
+
+from lading.asking import Asking
+from lading.console import Console
+from lading.errors import LadingError
+from lading.state import State
+
+if TYPE_CHECKING:
+    from lading.ci.stale import Found
+
+FORMATS = {
+    "text": "for people",
+    "json": "for programs",
+    "github": "for the workflow that doit ci writes: the outputs of its first job",
+    "gitlab": "for the pipeline that doit ci writes: the one that it starts",
+}
+
+
+class Stale(Asking):
+    """`doit stale [NAME …] [--format json]`."""
+
+    doc_purpose = "say what neither the registry nor this machine has; no engine is asked"
+    doc_usage = "[NAME ...]"
+    doc_description = (
+        "Of the images of these names, or of all that are not `default: false`, and of the\n"
+        "sources that are compiled for them. Nothing is made, and no lock is changed; an image\n"
+        "whose locks are not current is among them.\n"
+        "Exit code: 0 nothing is to be made, 1 something is, 2 not all could be asked, or be\n"
+        "believed. With --format github or gitlab: 0, and what can't be asked is to be made."
+    )
+    cmd_options = (
+        {
+            "name": "format",
+            "long": "format",
+            "type": str,
+            "default": "text",
+            "choices": tuple(FORMATS.items()),
+            "help": "how it is said",
+        },
+    )
+
+    def _execute(self, format: str, pos_args: list[str]) -> int:
+        from lading.ci import stale
+        from lading.outdated_command import chosen
+
+        state = self.opened()
+        # Standard output is for the answer.
+        state.console = Console(sys.stderr, state.environ)
+        workflows = format in ("github", "gitlab")
+        if workflows and pos_args:
+            raise InvalidCommand(f"--format {format} is for all images: leave the names out")
+        found = stale.find(state, chosen(state.project, pos_args))
+        for note in found.notes:
+            state.console.note(note)
+        if not workflows:
+            self.outstream.write(stale.as_json(found) if format == "json" else stale.text(found))
+            return found.code
+        state.console.note(stale.text(found).rstrip())
+        self.outstream.write(_workflow(state, format, found))
+        return 0
+
+
+def _workflow(state: State, format: str, found: Found) -> str:
+    """What the jobs behind the first one follow from. Raises `LadingError` where they can't know of
+    something that is to be made.
+    """
+    from lading.annotations import command
+    from lading.ci import github, gitlab, layout, runner, stale
+
+    plan = layout.of(state.project)
+    if format == "gitlab":
+        push = bool(found.registry) and gitlab.pushes(state.environ)
+        return gitlab.child(state.project, plan, runner.of(state.project), found, push)
+    for note in found.notes:
+        state.console.note(command("warning", note))
+    wanted = [id for id, item in found.sources.items() if item.stale]
+    names = {item.name for item in found.images if item.stale}
+    wanted += [group.id for group in plan.groups if names.intersection(group.images)]
+    _refuse_unknown(state, github.PATH, wanted)
+    return stale.outputs(found, plan)
+
+
+def _refuse_unknown(state: State, path: str, wanted: Sequence[str]) -> None:
+    """What a workflow of yesterday's has no job for would be left out without a word."""
+    try:
+        text = (state.project.root / path).read_text()
+    except OSError:
+        return  # a workflow of the user's own
+    lacking = [id for id in wanted if f"outputs.{id} " not in text]
+    if lacking:
+        raise LadingError(
+            f"{path} has no job for {', '.join(lacking)}",
+            why="project.yaml has other sources, or images with others, than when it was written",
+            do="run `doit ci`, and commit what it writes",
+        )
