@@ -15,7 +15,7 @@ from types import FrameType
 from lading.errors import LadingError
 from tests.bench import figures, workshop
 from tests.bench.figures import Figure
-from tests.bench.parts import archive, build, change, conda, lock, mpi, noop, sif, verify
+from tests.bench.parts import archive, build, change, ci, conda, lock, mpi, noop, sif, verify
 from tests.bench.workshop import Workshop
 
 Part = Callable[[Workshop], Iterator[Figure]]
@@ -25,6 +25,7 @@ PARTS: dict[str, tuple[str, Part]] = {
     "size": ("against the lesson's with --no-cache-dir", build.measure_size),
     "noop": ("nothing to do", noop.measure),
     "change": ("one changed line in requirements.in", change.measure),
+    "ci": ("as fresh runners run what doit ci writes", ci.measure),
     "archive": ("the export of doit archive, against", archive.measure),
     "sif": ("from the archive, against", sif.measure),
     "conda": ("against the lesson's, from one channel; some minutes", conda.measure),

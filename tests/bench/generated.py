@@ -102,9 +102,11 @@ def relocked(text: str, inputs: str, command: str) -> str:
     return locks.text_of(new, body.removeprefix("\n"), about)
 
 
-def lock_again(state: State) -> None:
-    """Lets the locks name the digests of this project's own inputs."""
+def lock_again(state: State, only: str = "") -> None:
+    """Lets the locks name the digests of this project's own inputs; of one image only, if named."""
     for image in state.project.images.values():
+        if only and image.name != only:
+            continue
         digest = state.request(image, PIP).digest
         for path in state.lock_folder(image).glob("*.txt"):
             text = relocked(path.read_text(), digest, f"doit lock:{image.name}")
