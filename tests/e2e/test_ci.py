@@ -31,7 +31,7 @@ images:
   other: {{base: box, env: {{A: C}}}}
   one: {{base: box, source: mpich, test: [cat /usr/lib/options]}}
   two: {{base: box, source: mpich, env: {{A: B}}}}
-ci: {{setup: "doit help > /dev/null"}}
+ci: {{setup: "true"}}
 """
 MPICH = {
     "mpich-4/configure": b'#!/bin/sh\nfor option; do echo "$option"; done >options\n',

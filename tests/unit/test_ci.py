@@ -249,7 +249,7 @@ def test_sources_go_before_the_images_that_need_them(
     assert built(third) == [], "the registry has it"
     # Where no image needs them, they are not compiled, whoever has them.
     pretend_pushed(compiled.state())
-    assert set(outputs(second, capsys).values()) == {"", "[]"}
+    assert set(outputs(third, capsys).values()) == {"", "[]"}
 
 
 def test_what_was_handed_on_is_all_that_is_needed(compiled: Trial, capsys: Said) -> None:
