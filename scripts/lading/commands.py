@@ -26,7 +26,7 @@ from doit.cmd_run import Run as DoitRun
 from doit.exceptions import BaseFail, InvalidCommand, UnmetDependency
 from doit.task import Task
 
-from lading import files, process, tasks, together
+from lading import claims, files, process, tasks, together
 from lading.annotations import annotate
 from lading.console import Console, unread
 from lading.errors import EnvironmentProblem, LadingError
@@ -349,6 +349,7 @@ def turn(state: State) -> Iterator[None]:
 
     with files.locked(state.project.root / LOCK, holder, waiting):
         together.settle(state.project.root)
+        claims.register(state.store.root, state.project.root)
         yield
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec.structs import replace
 
-from lading import archive, compose, keys, locks
+from lading import archive, claims, compose, keys, locks
 from lading.compose import Layer, Locked
 from lading.console import Console
 from lading.errors import LadingError
@@ -56,7 +56,7 @@ class State:
         self.project = project
         self.environ = os.environ if environ is None else environ
         self.console = console or Console(environ=self.environ)
-        self.store = Store.default(self.environ)
+        self.store = Store.default(self.environ, project.root)
         self.frozen = self.environ.get("CI", "").lower() not in ("", "0", "false", "no")
         self.goals: frozenset[str] = frozenset()
         """The tasks that were asked for by name, or that are in a group asked for by name."""
@@ -163,6 +163,10 @@ class State:
         Without those that a comparison was about to look at when it was killed.
         """
         return self.once(("images",), lambda: self.engine.images(KEY_LABEL, apart=AGAIN))
+
+    def claim_image(self, key: str, name: str) -> None:
+        """Writes down that the image of this key, by this name, is this project's doing."""
+        self.store.claim(claims.IMAGE, [(key, name)])
 
     def in_engine(self, image: Image) -> bool:
         """Whether the engine has the image with today's key; no engine has none."""

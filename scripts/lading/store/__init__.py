@@ -3,6 +3,7 @@
 sha256/ab/abcd…       artifacts, mode 0444; what has its name here is whole and was checked
 derived/KEY/NAME      what lading itself made of artifacts, under its key
 partial/              downloads and derivations under way, and the locks on them
+projects/             who put what here (claims.py)
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TypeVar
 
 from msgspec import Struct
 
-from lading import files, net
+from lading import claims, files, net
 from lading.errors import EnvironmentProblem, LadingError
 from lading.store.download import Artifact, Gone, Line, Part, Source, fill, fill_new
 
@@ -41,20 +42,29 @@ def _unheard(_bytes: int) -> None:
 
 
 class Store(Struct, frozen=True):
-    """A folder of artifacts. With all that is asked for in it, it may be read-only."""
+    """A folder of artifacts. With all that is asked for in it, it may be read-only.
+
+    project: whose it is what is put there; without one it is nobody's.
+    """
 
     root: Path
+    project: Path | None = None
 
     @classmethod
-    def default(cls, environ: Mapping[str, str]) -> Store:
+    def default(cls, environ: Mapping[str, str], project: Path | None = None) -> Store:
         """$LADING_CACHE, else $XDG_CACHE_HOME/lading, else ~/.cache/lading."""
         if environ.get("LADING_CACHE"):
-            return cls(Path(environ["LADING_CACHE"]).expanduser().absolute())
+            return cls(Path(environ["LADING_CACHE"]).expanduser().absolute(), project)
         cache = environ.get("XDG_CACHE_HOME", "")
         if Path(cache).is_absolute():  # the XDG specification: a relative path is to be ignored
-            return cls(Path(cache) / "lading")
+            return cls(Path(cache) / "lading", project)
         home = Path(environ["HOME"]) if environ.get("HOME") else Path.home()
-        return cls(home / ".cache" / "lading")
+        return cls(home / ".cache" / "lading", project)
+
+    def claim(self, kind: str, things: Iterable[tuple[str, str]]) -> None:
+        """Writes down that its project makes these: key and name of each."""
+        if self.project is not None:
+            claims.add(self.root, self.project, ((kind, key, name) for key, name in things))
 
     def path(self, sha256: str) -> Path:
         """Where the artifact with this sha256 is, or would be."""
@@ -107,7 +117,8 @@ class Store(Struct, frozen=True):
         if not lacking:
             return
         sources = urls(lacking)
-        self._sweep()
+        self.claim(claims.ARTIFACT, ((one.sha256, one.name) for one in lacking))
+        self.sweep()
         stop = threading.Event()
         with net.session(environ, stop=stop) as session:
             line = Line(session, environ, stop)
@@ -155,7 +166,7 @@ class Store(Struct, frozen=True):
         """
         partial = self.root / "partial"
         mine = partial / f"new-{os.getpid()}-{threading.get_ident()}{files.PART}"
-        self._sweep()
+        self.sweep()
         stop = threading.Event()
         with (
             files.locked(mine.with_suffix(".lock"), _holder(name), remove=True),
@@ -164,6 +175,7 @@ class Store(Struct, frozen=True):
             part = Part(mine, advance)
             try:
                 artifact = fill_new(part, name, sources, Line(session, environ, stop))
+                self.claim(claims.ARTIFACT, [(artifact.sha256, name)])
                 part.publish(self.path(artifact.sha256))
             finally:
                 part.close()
@@ -184,7 +196,8 @@ class Store(Struct, frozen=True):
         with files.locked(making.with_suffix(".lock"), _holder(name), remove=True):
             if final.exists():
                 return final
-            self._sweep()
+            self.claim(claims.DERIVED, [(key, name)])
+            self.sweep()
             try:
                 with files.disk_errors(final):
                     _remove(making)  # a process that was killed left it
@@ -203,18 +216,40 @@ class Store(Struct, frozen=True):
         """Whether NAME has been made from KEY already."""
         return self.made(key, name).exists()
 
-    def _sweep(self) -> None:
-        """Removes what dead processes left: derivations, locks, downloads nobody went on with."""
-        with suppress(OSError):
-            for path in sorted((self.root / "partial").iterdir()):
-                if path.suffix not in (files.PART, ".lock"):
-                    continue
-                with (
-                    suppress(OSError, EnvironmentProblem),
-                    files.locked(path.with_suffix(".lock"), "clean-up", wait=False, remove=True),
-                ):
-                    if path.is_dir() or time.time() - path.stat().st_mtime > KEPT:
-                        _remove(path)
+    def sweep(self, kept: float = KEPT) -> None:
+        """Removes what dead processes left: derivations, locks, downloads that nobody went on with
+        for `kept` seconds.
+        """
+        for path in self._partial():
+            with (
+                suppress(OSError, EnvironmentProblem),
+                files.locked(path.with_suffix(".lock"), "clean-up", wait=False, remove=True),
+            ):
+                if _left(path, kept):
+                    _remove(path)
+
+    def leftovers(self, kept: float) -> list[Path]:
+        """What `sweep` would remove."""
+        found = []
+        for path in self._partial():
+            with (
+                suppress(OSError, EnvironmentProblem),
+                files.locked(path.with_suffix(".lock"), "clean-up", wait=False, remove=True),
+            ):
+                if path.suffix == files.PART and _left(path, kept):
+                    found.append(path)
+        return found
+
+    def _partial(self) -> list[Path]:
+        try:
+            inside = sorted((self.root / "partial").iterdir())
+        except OSError:
+            return []
+        return [path for path in inside if path.suffix in (files.PART, ".lock")]
+
+
+def _left(path: Path, kept: float) -> bool:
+    return path.is_dir() or time.time() - path.stat().st_mtime > kept
 
 
 def available(

@@ -250,6 +250,7 @@ def _bring(state: State, base: Base, lock: BaseLock, reference: str) -> None:
             state.engine.pull(reference, platform=state.project.platform, log=show)
         return
     found = archived(state, base, lock)
+    state.claim_image(lock.key, reference)
     try:
         state.engine.load(found)
     except LadingError as refused:

@@ -41,6 +41,7 @@ def load(state: State, image: Image) -> bool:
         path = state.candidate(image)
         if not pushed.download(state, image, path, path.with_suffix(".json")):
             return False
+    state.claim_image(state.key(image) or "", state.name(image))
     state.engine.load(path)
     state.forget("images")
     return state.in_engine(image)
@@ -98,6 +99,7 @@ def ensure(state: State, image: Image) -> str:
     if not state.in_engine(image) and not load(state, image):
         build(state, image)
     identity = state.images_by_key()[key]
+    state.claim_image(key, state.tag(image))
     state.engine.tag(identity, state.tag(image))
     return identity
 

@@ -42,6 +42,7 @@ def build(
         state.console.lines(f"build {what}", keep="step ") as show,
     ):
         start = time.monotonic()
+        state.claim_image(key, name)
         try:
             identity = _made(
                 state,
