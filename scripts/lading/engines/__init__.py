@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 from lading.later import attributes
 
 if TYPE_CHECKING:
-    from lading.engines.model import BuildFailed, Engine, ImageInfo, Mount, RunResult
+    from lading.engines.model import BuildFailed, Engine, ImageInfo, Listed, Mount, RunResult
 
-__all__ = ["BuildFailed", "Engine", "ImageInfo", "Mount", "RunResult", "connect"]
+__all__ = ["BuildFailed", "Engine", "ImageInfo", "Listed", "Mount", "RunResult", "connect"]
 
 __getattr__ = attributes(
-    __name__, {"model": ("BuildFailed", "Engine", "ImageInfo", "Mount", "RunResult")}
+    __name__, {"model": ("BuildFailed", "Engine", "ImageInfo", "Listed", "Mount", "RunResult")}
 )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lading.engines.model import ImageInfo, Mount, RunResult
+from lading.engines.model import ImageInfo, Listed, Mount, RunResult
 from lading.errors import LadingError
 
 
@@ -29,6 +29,8 @@ class RecordingEngine:
         self.results: list[RunResult] = [RunResult(code=0, output="")]
         self.archive = self.tree = b""
         self.held: dict[str, ImageInfo] = {}
+        self.used: set[str] = set()
+        """The ids of images that a container stands on."""
         self.closed = False
 
     def named(self, method: str) -> list[dict[str, Any]]:
@@ -68,6 +70,21 @@ class RecordingEngine:
             for name, info in self.held.items()
             if label in info.labels and not (apart and name.startswith(apart))
         }
+
+    def listed(self) -> Sequence[Listed]:
+        self._record("listed")
+        found: dict[str, Listed] = {}
+        for name, info in self.held.items():
+            before = found[info.id].names if info.id in found else ()
+            found[info.id] = Listed(
+                id=info.id,
+                # One that lost its name is held by its id.
+                names=before if name == info.id else (*before, name),
+                labels=info.labels,
+                size=info.size,
+                used=info.id in self.used,
+            )
+        return list(found.values())
 
     def inspect(self, ref: str) -> ImageInfo | None:
         self._record("inspect", ref=ref)
@@ -167,6 +184,11 @@ class RecordingEngine:
         gone = [name for name, info in self.held.items() if ref in (name, info.id)]
         for name in gone:
             del self.held[name]
+
+    def discard(self, image: Listed) -> None:
+        self._record("discard", image=image)
+        for ref in image.names or (image.id,):
+            self.remove(ref)
 
     def close(self) -> None:
         self._record("close")

@@ -29,6 +29,18 @@ class ImageInfo(Struct, frozen=True, kw_only=True):
     """As an OCI image configuration has it: all that an engine tells of it."""
 
 
+class Listed(Struct, frozen=True, kw_only=True):
+    """An image as an engine lists it: the names that it has there, and whether a container stands
+    on it, a stopped one too. `size` is in bytes, with layers that other images have as well.
+    """
+
+    id: str
+    names: tuple[str, ...]
+    labels: Mapping[str, str]
+    size: int
+    used: bool
+
+
 class RunResult(Struct, frozen=True, kw_only=True):
     """A container that ran to its end: its exit code; its output and errors, as they came."""
 
@@ -75,6 +87,10 @@ class Engine(Protocol):
 
         With `apart`, those are left out whose names all begin with it.
         """
+        ...
+
+    def listed(self) -> Sequence[Listed]:
+        """All images that have a name or nothing above them, and what stands on them."""
         ...
 
     def inspect(self, ref: str) -> ImageInfo | None:
@@ -158,6 +174,12 @@ class Engine(Protocol):
 
     def remove(self, ref: str) -> None:
         """Removes a name, and with the last one the image. One that isn't there is fine."""
+        ...
+
+    def discard(self, image: Listed) -> None:
+        """Takes all names from an image, and with them the image; raises `LadingError` where a
+        container stands on it.
+        """
         ...
 
     def close(self) -> None:

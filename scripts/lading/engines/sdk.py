@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
 from lading.engines.contexts import Endpoint
-from lading.engines.model import BuildFailed, ImageInfo, Mount, RunResult
+from lading.engines.model import BuildFailed, ImageInfo, Listed, Mount, RunResult
 from lading.engines.wire import all_lines, engine_errors, error_in, messages, request, went_away
 from lading.errors import LadingError
 
@@ -90,6 +90,21 @@ class SdkEngine:
                 continue
             found[(image.get("Labels") or {}).get(label, "")] = _id(image)
         return found
+
+    def listed(self) -> Sequence[Listed]:
+        with engine_errors(self.where, "listing images and containers"):
+            images, containers = self._api.images(), self._api.containers(all=True)
+        used = {_prefixed(each.get("ImageID") or "") for each in containers}
+        return [
+            Listed(
+                id=_id(each),
+                names=tuple(_names(each)),
+                labels=each.get("Labels") or {},
+                size=each["Size"],
+                used=_id(each) in used,
+            )
+            for each in images
+        ]
 
     def inspect(self, ref: str) -> ImageInfo | None:
         import docker.errors
@@ -337,6 +352,14 @@ class SdkEngine:
             # by its id, an image goes with all its names
             self._api.remove_image(ref, force=ref.startswith("sha256:"))
 
+    def discard(self, image: Listed) -> None:
+        import docker.errors
+
+        # Never by force: Podman would take the containers with it.
+        for ref in image.names or (image.id,):
+            with engine_errors(self.where, f"removing {ref}"), suppress(docker.errors.NotFound):
+                self._api.remove_image(ref)
+
     def close(self) -> None:
         # those of tasks in threads, when a run is stopped
         for container in list(self._containers):
@@ -362,7 +385,11 @@ def _names(image: Mapping[str, Any]) -> list[str]:
 
 def _id(image: Mapping[str, Any]) -> str:
     """An image's id, which Podman may write without what kind of digest it is."""
-    return image["Id"] if ":" in image["Id"] else f"sha256:{image['Id']}"
+    return _prefixed(image["Id"])
+
+
+def _prefixed(identity: str) -> str:
+    return identity if ":" in identity else f"sha256:{identity}"
 
 
 def _hostname(network: str) -> str | None:
