@@ -208,6 +208,12 @@ class State:
             return None
         return self.once(("pushed",), self._pushed).get(f"part:{part.key}")
 
+    def not_in_registry(self, what: str) -> None:
+        """Forgets what the registry said it had, and then did not give."""
+        with self._lock:
+            known = self._known.get(("pushed",), {})
+            self._known["pushed",] = {name: known[name] for name in known if name != what}
+
     def _pushed(self) -> Mapping[str, Answer]:
         from lading.registry.asking import Wanted, ask
 

@@ -132,8 +132,10 @@ def podman_environ(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def registry() -> Iterator[str]:
-    """An empty registry on the loopback: "127.0.0.1:PORT"."""
+def registry(http: str = "", auth: str = "", data: Path | None = None) -> Iterator[str]:
+    """An empty registry on the loopback: "127.0.0.1:PORT". Its data can be kept elsewhere; `http`
+    and `auth` are more of its configuration, as YAML within braces.
+    """
     program = shutil.which("docker-registry", path=SEARCHED)
     assert program is not None
     with private_folder() as folder:
@@ -141,8 +143,9 @@ def registry() -> Iterator[str]:
         config = folder / "config.yml"
         config.write_text(
             "version: 0.1\n"
-            f"storage: {{filesystem: {{rootdirectory: {folder / 'data'}}}}}\n"
-            f"http: {{addr: {address}}}\n"
+            f"storage: {{filesystem: {{rootdirectory: {data or folder / 'data'}}}}}\n"
+            f"http: {{addr: {address}{http and f', {http}'}}}\n"
+            f"{auth and f'auth: {{{auth}}}'}\n"
         )
         log = folder / "registry.log"
         with _process([program, "serve", str(config)], log, {}) as process:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -45,6 +46,12 @@ class Registry:
         """Whether it knows what refers to an image, as the distribution specification v1.1 has it;
         Debian's docker-registry does not.
         """
+        self.lasts: int | None = None
+        """For how many requests it takes a token; then another one has to be asked for."""
+        self.years = 0
+        """By how much its clock is wrong."""
+        self._uses = 0
+        self._given = "given"
         self._numbers = count()
         registry = self
 
@@ -55,6 +62,10 @@ class Registry:
                 registry.serve(self)
 
             do_HEAD = do_POST = do_PATCH = do_PUT = do_GET  # noqa: N815
+
+            def date_time_string(self, timestamp: float | None = None) -> str:
+                year = 365 * 24 * 3600.0
+                return super().date_time_string((timestamp or time.time()) + registry.years * year)
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -74,10 +85,8 @@ class Registry:
         headers: dict[str, str] = {}
         body = b""
         if status is None and request.path.startswith("/token"):
-            status, body = 200, json.dumps({"token": "given"}).encode()
-        elif (
-            status is None and self.token and request.headers.get("Authorization") != "Bearer given"
-        ):
+            status, body = 200, self._new_token()
+        elif status is None and self.token and not self._allowed(request):
             status = 401
             realm = f'Bearer realm="http://{self.host}/token",service="s",scope="{self.token}"'
             headers["WWW-Authenticate"] = realm
@@ -100,6 +109,17 @@ class Registry:
             self.sends, request.close_connection = None, True
             return
         request.wfile.write(body)
+
+    def _new_token(self) -> bytes:
+        """One that is not valid yet, or not any more, by a clock that is right."""
+        self._uses, self._given = 0, f"given-{next(self._numbers)}"
+        issued = f"{2026 + self.years}-01-01T00:00:00Z"
+        return json.dumps({"token": self._given, "issued_at": issued, "expires_in": 60}).encode()
+
+    def _allowed(self, request: BaseHTTPRequestHandler) -> bool:
+        self._uses += 1
+        right = request.headers.get("Authorization") == f"Bearer {self._given}"
+        return right and (self.lasts is None or self._uses <= self.lasts)
 
     def _answer(self, request: BaseHTTPRequestHandler) -> tuple[int, dict[str, str], bytes] | None:
         url = urlsplit(request.path)
@@ -207,6 +227,5 @@ def _pretend(state: State, image: Image) -> None:
     content = {layer.digest: LAYER, blob.digest: data}
     made = Kept(key=key, config=blob, layers=(layer,), checks=check.checks(image))
     with kept.repository(where, state.environ) as there:
-        kept.push(
-            there, made, lambda one, at: [content[one.digest][at:]], [key, tag], [layer, blob]
-        )
+        kept.send(there, lambda one, at: [content[one.digest][at:]], [layer, blob])
+        kept.name(there, made, [key, tag])

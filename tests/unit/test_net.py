@@ -557,3 +557,13 @@ def test_the_module_is_quick_to_import() -> None:
         check=True,
     )
     assert finished.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("said", ["certificate is not yet valid", "certificate has expired"])
+def test_a_clock_that_is_wrong(said: str) -> None:
+    """Of this machine, or of the other one: nothing is wrong with the network."""
+    error = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    error.verify_message = said
+    found = net.problem(error, "https://registry.example.org/v2/", {})
+    assert said in found.what
+    assert "check the clock of this machine and of that one" in found.do

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from lading import net
-from lading.registry import kept, repository
+from lading import plan as plans
+from lading.archive import writing
+from lading.errors import LadingError
+from lading.files import canonical_json
+from lading.plan import Part
+from lading.registry import asking, kept, repository
+from lading.registry.asking import Answer
+from lading.verbs import part as part_verb
+from lading.verbs import push
 from tests.support.projects import YAML, Trial
 from tests.support.registries import CUT, Registry, registry
 
@@ -21,6 +31,7 @@ from tests.support.registries import CUT, Registry, registry
 def there(monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
     monkeypatch.setattr(net, "BACKOFF", 0.0)
     monkeypatch.setattr(repository, "_PAUSE", 0.0)
+    monkeypatch.setattr(asking, "PAUSE", 0.0)
     with registry() as running:
         yield running
 
@@ -221,16 +232,208 @@ def test_a_tag_that_holds_something_else_is_not_believed(
     assert "nothing to do" in capsys.readouterr().out
 
 
-def test_content_that_is_not_its_digests(
-    trial: Trial, there: Registry, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert trial.doit("push:one") == 0
+def damaged(there: Registry) -> None:
+    """The largest blob is not what its digest says."""
     digest = max(there.blobs, key=lambda name: len(there.blobs[name]))
     there.blobs[digest] = there.blobs[digest][:-1] + b"!"
+
+
+def lost(there: Registry) -> None:
+    """A registry's clean-up took a layer, and left the manifest."""
+    del there.blobs[max(there.blobs, key=lambda name: len(there.blobs[name]))]
+
+
+def down(there: Registry) -> None:
+    """It went away behind the first question."""
+    configs = {name for name, data in there.blobs.items() if data.startswith(b"{")}
+    known = {line for line in there.asked if line.startswith("GET") and "/blobs/" in line}
+    assert not known
+    there.instead = lambda line: (
+        CUT if "/blobs/" in line and line.rpartition("/")[2] not in configs else None
+    )
+
+
+@pytest.mark.parametrize(
+    "happens, words",
+    [(damaged, "sends other content"), (lost, "is not in the registry"), (down, "cut off")],
+)
+def test_a_download_that_fails_means_building(
+    trial: Trial,
+    there: Registry,
+    capsys: pytest.CaptureFixture[str],
+    happens: Callable[[Registry], None],
+    words: str,
+) -> None:
+    assert trial.doit("push:one") == 0
+    there.asked.clear()
+    happens(there)
     fresh = cloned(trial)
-    assert fresh.doit("archive:one") == 1
-    assert "other content" in capsys.readouterr().out
-    assert not list((fresh.root / "dist").glob("*")), "nothing half-written stays"
+    fresh.environ["LADING_CACHE"] = trial.environ["LADING_CACHE"]
+    capsys.readouterr()
+    assert fresh.doit("archive:one") == 0
+    output = capsys.readouterr().out
+    assert output.count("what it may have is made here") == 1
+    assert words in output
+    assert fresh.engine.asked.count("build") == 1
+    assert sha256(fresh, "one") == sha256(trial, "one")
+
+
+def test_a_full_disk_here_is_not_the_registrys_fault(
+    trial: Trial, there: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert trial.doit("push:one") == 0
+    fresh = cloned(trial)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(writing.Writer, "received", full)
+    assert fresh.doit("archive:one") == 2
+    assert "build" not in fresh.engine.asked
+
+
+def test_what_was_compiled_and_is_not_given(trial: Trial, there: Registry) -> None:
+    """It is compiled here, and not asked for again."""
+    state = trial.state()
+    plan = plans.make("mpich", "mpich", (), {})
+    part = Part(what="mpich", key="c" * 64, plan=plan, epoch=0)
+    tar = kept.Blob(digest=f"sha256:{'0' * 64}", size=1)
+    answer = Answer(kept=kept.product(part.key, tar), tagged=False)
+    state.once(("pushed",), lambda: {f"part:{part.key}": answer})
+    assert part_verb.in_registry(state, part)
+    assert not part_verb.taken(state, part)
+    assert not part_verb.in_registry(state, part)
+    assert not list((state.store.root / "partial").iterdir())
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_registry_that_lets_nobody_in(
+    trial: Trial, there: Registry, capsys: pytest.CaptureFixture[str], status: int
+) -> None:
+    """Said once, however many images; many registries say so of what is not there, too."""
+    there.instead = lambda line: status
+    assert trial.doit("archive") == 0
+    output = capsys.readouterr().out
+    assert output.count("does not show 2 repositories; what it may have is made here") == 1
+    assert output.count(f"HTTP {status}") == 1
+    assert f"docker login {there.host}" in output
+    assert trial.doit("push:one") == 2
+
+
+def test_one_repository_is_not_shown(
+    trial: Trial, there: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It hides nothing of the others."""
+    assert trial.doit("push") == 0
+    fresh = cloned(trial)
+    fresh.environ["LADING_CACHE"] = trial.environ["LADING_CACHE"]
+    there.instead = lambda line: 403 if "group/one/" in line else None
+    capsys.readouterr()
+    assert fresh.doit("archive") == 0
+    output = capsys.readouterr().out
+    assert "does not show 1 repository" in output
+    assert output.count("out of the registry") == 1
+    assert fresh.engine.asked.count("build") == 1
+
+
+def test_one_error_is_no_reason_to_build(trial: Trial, there: Registry) -> None:
+    assert trial.doit("push") == 0
+    failed: set[str] = set()
+
+    def once(line: str) -> int | None:
+        if line in failed or not line.startswith("HEAD") or line.endswith("2026.11.01"):
+            return None
+        failed.add(line)
+        return 503
+
+    there.instead = once
+    fresh = cloned(trial)
+    assert fresh.doit("push") == 0
+    assert fresh.engine.asked == []
+    assert failed
+
+
+def test_a_ca_that_is_not_there(
+    trial: Trial, there: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trial.environ["SSL_CERT_FILE"] = "/nowhere/ca.pem"
+    assert trial.doit("archive") == 0
+    assert "SSL_CERT_FILE names CA certificates that are not there" in capsys.readouterr().out
+
+
+def test_another_runner_was_quicker(trial: Trial, there: Registry) -> None:
+    """When this run began, the registry had nothing; what it has now is another build's."""
+    assert trial.doit("push:two") == 0
+    assert trial.doit("archive:one") == 0
+    state = trial.state()
+    state.involved, state.goals = frozenset({"lock:one"}), frozenset({"push:one"})
+    image = state.project.images["one"]
+    assert state.in_registry(image) is None
+    manifest, config = theirs(trial, there)
+    there.blobs[config.digest] = config.content
+    at = "group/one", trial.key("one")
+    there.manifests[at] = manifest
+    with pytest.raises(LadingError, match="has another image under the key"):
+        push.make(state, image)
+    assert there.manifests[at] == manifest
+
+
+class Config(NamedTuple):
+    """A configuration, and its digest."""
+
+    digest: str
+    content: bytes
+
+
+def theirs(trial: Trial, there: Registry) -> tuple[tuple[str, bytes], Config]:
+    """Image one as another runner built it: the key, and all that has to be right, but other
+    bytes.
+    """
+    kind, text = there.manifests["group/two", trial.key("two")]
+    manifest = json.loads(text)
+    before = json.loads(there.blobs[manifest["config"]["digest"]])
+    before["config"]["Labels"]["lading.key"] = trial.key("one")
+    content = json.dumps(before).encode()
+    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    manifest["config"] |= {"digest": digest, "size": len(content)}
+    manifest["annotations"]["lading.key"] = trial.key("one")
+    return (kind, canonical_json(manifest)), Config(digest, content)
+
+
+@pytest.mark.parametrize("dies_at, found", [("sha256:", False), ("key", False), ("2026", True)])
+def test_a_runner_dies_between_blob_and_manifest(
+    trial: Trial, there: Registry, dies_at: str, found: bool
+) -> None:
+    """The next one finds all of it, or nothing; and its push brings what is lacking."""
+    name = trial.key("one") if dies_at == "key" else dies_at
+    at = f"PUT /v2/group/one/manifests/{name}"
+    there.instead = lambda line: CUT if line.startswith(at) else None
+    assert trial.doit("push:one") == 2
+    there.instead = lambda line: None
+    fresh = cloned(trial)
+    fresh.environ["LADING_CACHE"] = trial.environ["LADING_CACHE"]
+    assert fresh.doit("archive:one") == 0
+    assert ("build" not in fresh.engine.asked) == found
+    assert sha256(fresh, "one") == sha256(trial, "one")
+    there.asked.clear()
+    assert fresh.doit("push:one") == 0
+    assert not [line for line in there.asked if line.startswith("PATCH")], "the blobs were there"
+    tags = {tag for name, tag in there.manifests if name == "group/one"}
+    assert {trial.key("one"), "2026.11.01"} < tags
+
+
+@pytest.mark.parametrize("years", [-25, 25])
+def test_clocks_that_differ(trial: Trial, there: Registry, years: int) -> None:
+    """What a token says of its time is not asked; one that is refused is asked for anew, also in
+    the middle of a push.
+    """
+    there.years, there.lasts = years, 3
+    there.token = "repository:group/one:pull,push"
+    assert trial.doit("push:one") == 0
+    assert len([line for line in there.asked if line.startswith("GET /token")]) > 3
+    fresh = cloned(trial)
+    assert fresh.doit("archive:one") == 0
+    assert "build" not in fresh.engine.asked
 
 
 def test_two_builds_that_differ_are_not_mixed(
@@ -264,7 +467,6 @@ def test_two_push_at_once(trial: Trial, there: Registry) -> None:
     second = cloned(trial, "second")
     shutil.copytree(trial.root / "dist", second.root / "dist")
     states = [one.state() for one in (trial, second)]
-    from lading.verbs import push
 
     there.instead = together
     failed: list[BaseException] = []

@@ -158,10 +158,14 @@ def problem(
     error: BaseException, url: str, environ: Mapping[str, str] | None = None
 ) -> EnvironmentProblem:
     """What to tell the user when `url` could not be had: host, reason, settings in force."""
+    reason = _reason(error)
+    # "certificate is not yet valid", "certificate has expired", as OpenSSL says it.
+    clock = any(word in reason for word in ("not yet valid", "has expired"))
+    what = "the clock of this machine and of that one" if clock else "the network"
     return EnvironmentProblem(
-        f"{host_of(url)} can't be reached: {_reason(error)}",
+        f"{host_of(url)} can't be reached: {reason}",
         why=settings_hint(url, environ),
-        do="check the network and these settings, then run it again; what is there is kept",
+        do=f"check {what} and these settings, then run it again; what is there is kept",
     )
 
 

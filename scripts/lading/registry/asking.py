@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from threading import Event
+from threading import Lock
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -12,9 +14,14 @@ from lading.errors import EnvironmentProblem, LadingError
 from lading.references import parse
 from lading.registry import kept
 from lading.registry.kept import Kept
-from lading.registry.repository import Repository
+from lading.registry.repository import Known, Refused, Repository, Unwell
+
+if TYPE_CHECKING:
+    import requests
 
 AT_ONCE = 16
+PAUSE = 1.0
+"""Seconds until a registry that answered with an error is asked again."""
 
 
 class Wanted(Struct, frozen=True, kw_only=True):
@@ -40,39 +47,92 @@ def ask(
 ) -> dict[str, Answer]:
     """What is there of `wanted`, by the same names; one request for each that is not there.
 
-    A registry that can't be asked has nothing: that is said once, by `note`, and so is a tag that
-    is not believed.
+    A registry that can't be asked has nothing: that is said once, by `note`; so is what it does not
+    let this user see, and a tag that is not believed.
     """
     from lading.net import session
 
-    silent = Event()
+    asked = _Asked(environ)
+    answers: list[tuple[str, Answer | None]] = []
+    try:
+        with session(environ, retries=0) as http, ThreadPoolExecutor(AT_ONCE) as pool:
+            answers += pool.map(lambda item: (item[0], asked.one(http, item[1])), wanted.items())
+    except EnvironmentProblem as error:  # CA certificates are named that are not there
+        asked.down(error)
+    for text in asked.said():
+        note(f"  {text}")
+    return {name: answer for name, answer in answers if answer is not None}
 
-    with session(environ, retries=0) as http:
 
-        def one(item: tuple[str, Wanted]) -> tuple[str, Answer | str | None]:
-            name, asked = item
-            if silent.is_set():
-                return name, None
-            there = Repository(http, parse(asked.repository), environ)
+class _Asked:
+    """One run's questions to registries, from several threads, and what there is to say of them."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self._known: dict[str, Known] = {}
+        self._down: EnvironmentProblem | None = None
+        self._refused: dict[str, list[Refused]] = {}
+        self._notes: list[str] = []
+        self._lock = Lock()
+
+    def one(self, http: requests.Session, wanted: Wanted) -> Answer | None:
+        """What is there of one; None also where that can't be known."""
+        for last in (False, True):
+            if self._down is not None:
+                return None
             try:
-                found = kept.found(there, asked.key, product=asked.product)
-                if found is None:
-                    return name, None
-                return name, Answer(kept=found, tagged=_tagged(there, found, asked.tag))
+                return self._found(http, wanted)
+            except Unwell as error:
+                if last:
+                    self.down(error)
+                else:
+                    time.sleep(PAUSE)  # one answer of 503 in a hundred is no reason to build
             except EnvironmentProblem as error:
-                if silent.is_set():
-                    return name, None
-                silent.set()
-                return name, f"{error.what}; what it may have is made here"
+                self.down(error)
+            except Refused as error:
+                with self._lock:
+                    self._refused.setdefault(parse(wanted.repository).registry, []).append(error)
+                return None
             except LadingError as error:
-                return name, f"{asked.repository}:{asked.key[:12]} is not taken: {error.what}"
+                with self._lock:
+                    text = f"{wanted.repository}:{wanted.key[:12]} is not taken: {error.what}"
+                    self._notes.append(text)
+                return None
+        return None
 
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            answers = list(pool.map(one, wanted.items()))
-    for _, answer in answers:
-        if isinstance(answer, str):
-            note(f"  {answer}")
-    return {name: answer for name, answer in answers if isinstance(answer, Answer)}
+    def _found(self, http: requests.Session, wanted: Wanted) -> Answer | None:
+        reference = parse(wanted.repository)
+        with self._lock:
+            known = self._known.setdefault(reference.registry, Known())
+        there = Repository(http, reference, self._environ, known)
+        found = kept.found(there, wanted.key, product=wanted.product)
+        if found is None:
+            return None
+        return Answer(kept=found, tagged=_tagged(there, found, wanted.tag))
+
+    def down(self, error: EnvironmentProblem) -> None:
+        """Nothing more is asked of it in this run."""
+        with self._lock:
+            self._down = self._down or error
+
+    def said(self) -> Iterator[str]:
+        """What people have to know: one warning for each reason."""
+        if self._down is not None:
+            yield said(self._down)
+        for host, errors in self._refused.items():
+            what = f"{host} does not show {_repositories(len(errors))}"
+            yield said(LadingError(what, why=errors[0].why, do=errors[0].do))
+        yield from sorted(self._notes)
+
+
+def _repositories(count: int) -> str:
+    return f"{count} repositories" if count > 1 else "1 repository"
+
+
+def said(error: LadingError) -> str:
+    """A warning: what failed, that it costs nothing but time, why, and what to do."""
+    more = LadingError("", why=error.why, do=error.do)
+    return f"{error.what}; what it may have is made here{more}".replace("\n", "\n  ")
 
 
 def _tagged(there: Repository, found: Kept, tag: str) -> bool:

@@ -130,12 +130,14 @@ def _refuse_other(kept: Kept, config: Mapping[str, Any]) -> None:
         raise LadingError("the image's label names another key than its tag, or its layers differ")
 
 
-def push(
-    there: Repository, kept: Kept, read: Read, tags: Iterable[str], wanted: Iterable[Blob]
-) -> None:
-    """Sends the blobs (`wanted`: these, each once), then the manifest, then its names."""
+def send(there: Repository, read: Read, wanted: Iterable[Blob]) -> None:
+    """Sends blobs, each once; what the registry has is not sent."""
     for blob in wanted:
         there.upload(blob.digest, blob.size, partial(read, blob))
+
+
+def name(there: Repository, kept: Kept, tags: Iterable[str]) -> None:
+    """Puts the manifest there, by its digest and then by its names: now others can find it."""
     for tag in (kept.digest, *tags):
         there.put_manifest(tag, kept.manifest, MANIFEST)
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urljoin, urlsplit
@@ -40,16 +40,48 @@ MANIFEST_TYPES = (
 )
 
 
+class Refused(LadingError):
+    """The registry does not let this user read; many say so of what is not there, too."""
+
+
+class Unwell(EnvironmentProblem):
+    """The registry answers that it can't, just now."""
+
+
+class _Encrypted(Exception):
+    """A registry on this machine answers by TLS alone."""
+
+
+class Known:
+    """What repositories of one registry have in common, so that it is found out once."""
+
+    def __init__(self) -> None:
+        self.encrypted = False
+        """Whether it wants TLS, although it is on this machine."""
+        self.basic = ""
+        """What it takes as a password, which is not for one repository alone."""
+
+
 class Repository:
     """One repository of a registry, and the permission to use it once it was asked for."""
 
     def __init__(
-        self, http: requests.Session, reference: Reference, environ: Mapping[str, str]
+        self,
+        http: requests.Session,
+        reference: Reference,
+        environ: Mapping[str, str],
+        known: Known | None = None,
     ) -> None:
         self._http = http
         self._reference = reference
         self._environ = environ
-        self._permission = ""
+        self._known = known or Known()
+        self._permission = self._known.basic
+
+    @property
+    def _url(self) -> str:
+        url = self._reference.url
+        return f"https{url.removeprefix('http')}" if self._known.encrypted else url
 
     def manifest(self, name: str) -> tuple[str, str, Mapping[str, Any]]:
         """A manifest or index by tag or digest: its digest, its media type and itself."""
@@ -88,7 +120,7 @@ class Repository:
         while came < size:
             before = came
             try:
-                for piece in self._from(f"{self._reference.url}/blobs/{digest}", came):
+                for piece in self._from(f"blobs/{digest}", came):
                     came += len(piece)
                     content.update(piece)
                     yield piece
@@ -110,8 +142,10 @@ class Repository:
 
         `read` gives the blob's bytes from an offset on.
         """
-        if self.head(f"blobs/{digest}") is not None:
-            return
+        # Whoever may write need not be let see what is not there; what is wrong, POST is told.
+        with suppress(Refused):
+            if self.head(f"blobs/{digest}") is not None:
+                return
         answer = self._expect("POST", "blobs/uploads/", (202,), what=digest)
         came = tries = 0
         while came < size:
@@ -175,7 +209,14 @@ class Repository:
 
     def _request(self, method: str, path: str, **more: Any) -> tuple[requests.Response, bytes]:
         """Asks with the permission there is; where that is not enough, for another one, once."""
-        url = path if "://" in path else f"{self._reference.url}/{path}"
+        try:
+            return self._asked(method, path, **more)
+        except _Encrypted:
+            self._known.encrypted = True
+            return self._asked(method, path, **more)
+
+    def _asked(self, method: str, path: str, **more: Any) -> tuple[requests.Response, bytes]:
+        url = path if "://" in path else f"{self._url}/{path}"
         answer, body = self._ask(method, url, self._allowed(url), **more)
         if answer.status_code == 401:
             asked = answer.headers.get("WWW-Authenticate", "")
@@ -187,7 +228,7 @@ class Repository:
 
     @property
     def _host(self) -> tuple[str, str]:
-        return urlsplit(self._reference.url)[:2]
+        return urlsplit(self._url)[:2]
 
     def _allowed(self, url: str) -> str:
         """The permission, to be shown to the registry itself alone."""
@@ -199,8 +240,15 @@ class Repository:
         with self._answered(method, url, permission, **more) as answer:
             return answer, self._limited(answer.iter_content(1 << 16))
 
-    def _from(self, url: str, offset: int) -> Iterator[bytes]:
+    def _from(self, path: str, offset: int) -> Iterator[bytes]:
         """A blob's bytes from an offset on."""
+        try:
+            yield from self._sent_from(f"{self._url}/{path}", offset)
+        except _Encrypted:
+            self._known.encrypted = True
+            yield from self._sent_from(f"{self._url}/{path}", offset)
+
+    def _sent_from(self, url: str, offset: int) -> Iterator[bytes]:
         headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
         headers |= {"Range": f"bytes={offset}-"} if offset else {}
         for last in (False, True):
@@ -262,9 +310,18 @@ class Repository:
         try:
             # With an `auth` of one's own, requests does not send .netrc's instead.
             with self._http.request(method, url, **more) as answer:
+                if answer.status_code == 400 and url.startswith(f"{self._url}/"):
+                    self._refuse_plain(url, answer)
                 yield answer
         except (requests.RequestException, OSError) as error:
             raise problem(error, url, self._environ) from error
+
+    def _refuse_plain(self, url: str, answer: requests.Response) -> None:
+        """Raises `_Encrypted` where a server of TLS says that it was not spoken to so."""
+        # Go's server answers HEAD with no header at all, nginx with a page; no registry does.
+        page = answer.headers.get("Content-Type", "").startswith("text/html")
+        if url.startswith("http:") and (page or not answer.headers):
+            raise _Encrypted
 
     def _limited(self, pieces: Iterator[bytes]) -> bytes:
         body = b""
@@ -283,7 +340,8 @@ class Repository:
         scheme, _, rest = challenge.strip().partition(" ")
         user, password, token = _credentials(self._reference.registry, self._environ)
         if scheme.lower() == "basic":
-            return _basic(user, password) if user else ""
+            self._known.basic = _basic(user, password) if user else ""
+            return self._known.basic
         if scheme.lower() != "bearer":
             return ""
         try:
@@ -318,13 +376,13 @@ class Repository:
                 f"{name} is not in the registry", why=why, do="check its name and its tag"
             )
         if status in (401, 403):
-            return LadingError(
+            return Refused(
                 f"{name} may not be read, or there is no such image",
                 why=why,
                 do=f"check its name, or log in with `docker login {host}`",
             )
         if status == 429 or status >= 500:
-            return EnvironmentProblem(f"{host} does not serve us now", why=why, do="try it later")
+            return Unwell(f"{host} does not serve us now", why=why, do="try it later")
         return LadingError(f"{name} can't be had", why=why)
 
     def _not_taken(self, status: int, body: bytes, what: str) -> LadingError:

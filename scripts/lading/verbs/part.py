@@ -32,25 +32,27 @@ def folder(state: State, part: Part) -> Path:
 def ensure(state: State, part: Part) -> str:
     """The part is there: made if it is not, never twice. Returns how much it is."""
     if not there(state, part):
-        if not compiled(state, part) and not in_registry(state, part):
+        if not taken(state, part):
             for needed in part.parts:
                 ensure(state, needed)
-        product = state.store.derived(part.key, PRODUCT, lambda out: _got(state, part, out))
+        product = state.store.derived(part.key, PRODUCT, lambda out: make(state, part, out))
         for share in part.shares:
             _take(state, part, share, product)
     return size(state.store.made(part.key, PRODUCT).stat().st_size)
 
 
+def taken(state: State, part: Part) -> bool:
+    """Whether the store has what was built, or gets it out of the registry, where another machine
+    has put it.
+    """
+    from lading.verbs import pushed
+
+    return compiled(state, part) or pushed.take(state, part)
+
+
 def in_registry(state: State, part: Part) -> bool:
     """Whether another machine has made it, and the registry has it."""
     return state.part_in_registry(part) is not None
-
-
-def _got(state: State, part: Part, out: Path) -> None:
-    from lading.verbs import pushed
-
-    if not pushed.take(state, part, out):
-        make(state, part, out)
 
 
 def _take(state: State, part: Part, share: Share, product: Path) -> None:

@@ -86,7 +86,7 @@ def _no_registry() -> DeclarationError:
 
 def _tag(state: State, where: str, found: Kept, version: str) -> None:
     with kept.repository(where, state.environ) as repository:
-        kept.push(repository, found, lambda _blob, _offset: (), [version], [])
+        kept.name(repository, found, [version])
 
 
 def _push(state: State, image: Image, found: Kept | None, where: str, version: str) -> int:
@@ -102,12 +102,7 @@ def _push(state: State, image: Image, found: Kept | None, where: str, version: s
         checks=check_verb.checks(image),
         sbom=f"sha256:{sbom.ensure(state, image)[1]}",
     )
-    if found is not None and found.config != made.config:
-        raise LadingError(
-            f"{where} has another image under the key of {image.name}",
-            why=f"there   {found.config.digest}\nhere    {made.config.digest}",
-            do=f"`doit verify:{image.name}` shows whether it is the same from every build",
-        )
+    _refuse_another(image, where, found, made)
     total = sum(blob.size for blob in blobs.values())
     sent = 0
     with (
@@ -124,10 +119,12 @@ def _push(state: State, image: Image, found: Kept | None, where: str, version: s
                 advance(len(piece))
                 yield piece
 
-        kept.push(repository, made, read, [], blobs.values())
+        kept.send(repository, read, blobs.values())
+        # Another runner may have been quicker, since the registry was asked: its image stays.
+        _refuse_another(image, where, _found_now(repository, key), made)
         # What has the key as its tag has its bill of materials: nobody has to ask for that.
         sent += _attach(state, image, repository, made)
-        kept.push(repository, made, read, [key, version], [])
+        kept.name(repository, made, [key, version])
     return sent
 
 
@@ -152,6 +149,24 @@ def _attach(state: State, image: Image, repository: Repository, made: Kept) -> i
 
 def _created(state: State, image: Image) -> str:
     return f"{state.all_locked(image).header.date}T00:00:00Z"
+
+
+def _refuse_another(image: Image, where: str, found: Kept | None, made: Kept) -> None:
+    if found is not None and found.config != made.config:
+        raise LadingError(
+            f"{where} has another image under the key of {image.name}",
+            why=f"there   {found.config.digest}\nhere    {made.config.digest}",
+            do=f"`doit verify:{image.name}` shows whether it is the same from every build",
+        )
+
+
+def _found_now(repository: Repository, key: str) -> Kept | None:
+    try:
+        return kept.found(repository, key)
+    except EnvironmentProblem:
+        raise
+    except LadingError:
+        return None  # it is not believed, and what is pushed takes its place
 
 
 def _pieces(handle: int, offset: int, length: int) -> Iterator[bytes]:
@@ -199,5 +214,6 @@ def _push_product(state: State, part: Part) -> int:
                 advance(len(piece))
                 yield piece
 
-        kept.push(repository, kept.product(part.key, tar), read, [part.key], [kept.EMPTY, tar])
+        kept.send(repository, read, [kept.EMPTY, tar])
+        kept.name(repository, kept.product(part.key, tar), [part.key])
     return sent

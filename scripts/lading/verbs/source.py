@@ -289,7 +289,7 @@ def ensure(state: State, source: SourceBuild, base: Base) -> str:
             f"{source.name} is not locked on {base.name}",
             do=f"doit lock:source:{source.name}{state.at}",
         )
-    if not part_verb.compiled(state, made.part) and not part_verb.in_registry(state, made.part):
+    if not part_verb.taken(state, made.part):
         for name in source.needs:
             ensure(state, state.project.sources[name], base)
         base_verb.ensure(state, base)
