@@ -86,8 +86,14 @@ def test_from_one_machine_to_the_next(running: Running, registry: str, tmp_path:
         assert done.returncode == 0, done.stdout
         return done.stdout
 
-    output = doit(first, "push:one")
+    # What was compiled can go alone, before the images that it is for.
+    output = doit(first, "push:source:small@box")
     assert "build      source:small@box" in output
+    assert "push       source:small@box" in output
+    assert not (first / "dist").exists()
+    assert "nothing to do" in doit(first, "push:source:small@box")
+    output = doit(first, "push:one")
+    assert "build      one" in output
     assert "push       one" in output
     assert "nothing to do" in doit(first, "push:one")
     sbom = (first / "dist/one.cdx.json").read_bytes()
@@ -98,6 +104,9 @@ def test_from_one_machine_to_the_next(running: Running, registry: str, tmp_path:
     second = tmp_path / "second"
     shutil.copytree(first, second, ignore=shutil.ignore_patterns("build", "dist", ".doit.db"))
     nowhere = {"DOCKER_HOST": f"unix://{tmp_path}/none", "CI": "1"}
+    assert "nothing to do" in doit(second, "push:source:small@box", **nowhere)
+    assert "build      source:small@box" in doit(second, "build:source:small@box", **nowhere)
+    shutil.rmtree(f"{second}.cache")
     assert "nothing to do" in doit(second, "push:one", **nowhere)
     assert "out of the registry" in doit(second, "archive:one", **nowhere)
     archives = [(root / "dist/one.tar").read_bytes() for root in (first, second)]

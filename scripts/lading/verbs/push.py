@@ -160,9 +160,9 @@ def _refuse_another(image: Image, where: str, found: Kept | None, made: Kept) ->
         )
 
 
-def _found_now(repository: Repository, key: str) -> Kept | None:
+def _found_now(repository: Repository, key: str, *, product: bool = False) -> Kept | None:
     try:
-        return kept.found(repository, key)
+        return kept.found(repository, key, product=product)
     except EnvironmentProblem:
         raise
     except LadingError:
@@ -214,6 +214,15 @@ def _push_product(state: State, part: Part) -> int:
                 advance(len(piece))
                 yield piece
 
+        made = kept.product(part.key, tar)
         kept.send(repository, read, [kept.EMPTY, tar])
-        kept.name(repository, kept.product(part.key, tar), [part.key])
+        found = _found_now(repository, part.key, product=True)
+        if found is not None and found.layers != made.layers:
+            raise LadingError(
+                f"{state.part_repository(part)} has another build under the key of {part.what}",
+                why=f"there   {found.layers[0].digest}\nhere    {tar.digest}",
+                do="`doit verify:NAME` of an image with it shows whether it is the same from "
+                "every build",
+            )
+        kept.name(repository, made, [part.key])
     return sent
