@@ -15,7 +15,19 @@ from types import FrameType
 from lading.errors import LadingError
 from tests.bench import figures, workshop
 from tests.bench.figures import Figure
-from tests.bench.parts import archive, build, change, ci, conda, lock, mpi, noop, sif, verify
+from tests.bench.parts import (
+    archive,
+    build,
+    change,
+    ci,
+    conda,
+    lock,
+    mpi,
+    noop,
+    registry,
+    sif,
+    verify,
+)
 from tests.bench.workshop import Workshop
 
 Part = Callable[[Workshop], Iterator[Figure]]
@@ -28,6 +40,7 @@ PARTS: dict[str, tuple[str, Part]] = {
     "ci": ("as fresh runners run what doit ci writes", ci.measure),
     "archive": ("the export of doit archive, against", archive.measure),
     "sif": ("from the archive, against", sif.measure),
+    "registry": ("what another machine has pushed, against", registry.measure),
     "conda": ("against the lesson's, from one channel; some minutes", conda.measure),
     "mpi": ("MPICH compiled once; many minutes", mpi.measure),
     "verify": ("all of it built three times, one sha256; many minutes", verify.measure),

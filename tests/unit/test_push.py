@@ -336,6 +336,25 @@ def test_one_repository_is_not_shown(
     assert fresh.engine.asked.count("build") == 1
 
 
+def test_one_question_for_each_that_is_not_there(there: Registry) -> None:
+    """Many at a time."""
+    together = threading.Barrier(8, timeout=20)
+
+    def wait(line: str) -> None:
+        together.wait()
+
+    there.instead = wait
+    wanted = {
+        str(number): asking.Wanted(repository=f"{there.host}/group/{number}", key="0" * 64)
+        for number in range(16)
+    }
+    said: list[str] = []
+    assert asking.ask(wanted, {}, said.append) == {}
+    assert said == []
+    lines = [f"HEAD /v2/group/{number}/manifests/{'0' * 64}" for number in range(16)]
+    assert sorted(there.asked) == sorted(lines)
+
+
 def test_one_error_is_no_reason_to_build(trial: Trial, there: Registry) -> None:
     assert trial.doit("push") == 0
     failed: set[str] = set()

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from lading import net, registry
 from lading.errors import DeclarationError, EnvironmentProblem, LadingError
 from lading.references import parse
+from lading.registry import asking
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -121,7 +122,7 @@ class Stub:
             def do_GET(self) -> None:
                 stub.serve(self)
 
-            do_POST = do_GET  # noqa: N815
+            do_HEAD = do_POST = do_GET  # noqa: N815
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -146,7 +147,8 @@ class Stub:
         for key, value in {"Content-Length": str(len(data)), **headers}.items():
             request.send_header(key, value)
         request.end_headers()
-        request.wfile.write(data)
+        if request.command != "HEAD":
+            request.wfile.write(data)
 
     def answer(self, path: str, authorization: str, headers: Any) -> Answer:
         special = self.instead(path)
@@ -309,6 +311,23 @@ def test_basic_authentication(stub: Stub, environ: dict[str, str], tmp_path: Pat
     assert registry.resolve(f"{stub.host}/a/b:1", "linux/amd64", environ=environ).digest == pushed
     other = {"HOME": "/nonexistent", "DOCKER_CONFIG": str(tmp_path / ".docker")}
     assert registry.resolve(f"{stub.host}/a/b:1", "linux/amd64", environ=other).digest == pushed
+
+
+def test_a_password_is_for_all_of_a_registry(
+    stub: Stub, environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it wants to see is asked once, not for each repository."""
+    stub.auth = "basic"
+    logged_in(tmp_path, stub.host, auth=base64.b64encode(b"me:pass:word").decode())
+    monkeypatch.setattr(asking, "AT_ONCE", 1)
+    wanted = {
+        name: asking.Wanted(repository=f"{stub.host}/a/{name}", key="0" * 64) for name in "bcd"
+    }
+    assert asking.ask(wanted, environ, pytest.fail) == {}
+    assert [authorization for _, authorization, _ in stub.asked] == [
+        "",
+        *[basic("me", "pass:word")] * 3,
+    ]
 
 
 def test_a_credential_helper(
