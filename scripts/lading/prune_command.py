@@ -48,7 +48,7 @@ class Prune(Asking):
             "short": "a",
             "type": bool,
             "default": False,
-            "help": "also what no project made whose folder is still there",
+            "help": "also what is in the store of projects that are gone, or of nobody knows whom",
         },
     )
 

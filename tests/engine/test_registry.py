@@ -9,9 +9,14 @@ import base64
 import json
 import shutil
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -106,6 +111,118 @@ def test_a_sites_own_ca_and_a_password(
         assert fresh.engine.asked == [], capsys.readouterr().out
         tars = [(one.root / "dist/one.tar").read_bytes() for one in (trial, fresh)]
         assert tars[0] == tars[1]
+
+
+class Tokens:
+    """A service that gives out tokens for a registry, as docker-registry's documentation has it
+    ("Token Authentication Specification"): JSON Web Tokens, signed with a key of its own.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.asked: list[str] = []
+        self.wrong = 0
+        """How many seconds its clock is ahead."""
+        service = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                body = service.answer(self.path, self.headers.get("Authorization", ""))
+                self.send_response(200 if body else 401)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        subject = ("-subj", "/CN=tokens", "-days", "2", "-nodes", "-newkey", "rsa:2048")
+        files = ("-keyout", "token.key", "-out", "token.pem")
+        subprocess.run(
+            ["openssl", "req", "-x509", *subject, *files],
+            cwd=folder, check=True, capture_output=True,
+        )  # fmt: skip
+
+    @property
+    def auth(self) -> str:
+        """What the registry is told of it."""
+        realm = f"http://127.0.0.1:{self.server.server_port}/token"
+        return (
+            f"token: {{realm: '{realm}', service: trial, issuer: us, "
+            f"rootcertbundle: {self.folder}/token.pem}}"
+        )
+
+    def answer(self, path: str, authorization: str) -> bytes:
+        """A token for what was asked for: anyone may read, and `me` may write."""
+        self.asked.append(path)
+        me = f"Basic {base64.b64encode(b'me:pass:word').decode()}"
+        access = []
+        for scope in parse_qs(urlsplit(path).query).get("scope", []):
+            kind, name, actions = scope.split(":")
+            allowed = [one for one in actions.split(",") if one == "pull" or authorization == me]
+            access.append({"type": kind, "name": name, "actions": allowed})
+        now = int(time.time()) + self.wrong
+        certificate = (self.folder / "token.pem").read_text().split("-----")[2].replace("\n", "")
+        head = {"typ": "JWT", "alg": "RS256", "x5c": [certificate]}
+        said: dict[str, Any] = {
+            "iss": "us",
+            "sub": "me",
+            "aud": "trial",
+            "jti": "1",
+            "access": access,
+        }
+        said |= {"exp": now + 300, "nbf": now, "iat": now}
+        text = b".".join(_base64url(json.dumps(part).encode()) for part in (head, said))
+        signed = subprocess.run(
+            ["openssl", "dgst", "-sha256", "-sign", "token.key"],
+            cwd=self.folder, input=text, check=True, capture_output=True,
+        ).stdout  # fmt: skip
+        return json.dumps({"token": (text + b"." + _base64url(signed)).decode()}).encode()
+
+
+def _base64url(data: bytes) -> bytes:
+    return base64.urlsafe_b64encode(data).rstrip(b"=")
+
+
+def test_tokens_and_clocks_that_differ(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Anyone may read, one user may write; and a token that is not valid yet, by its own clock."""
+    needs("registry")
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl here")
+    tokens = Tokens(tmp_path)
+    thread = threading.Thread(target=tokens.server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        with engines.registry(auth=tokens.auth) as address:
+            trial = project(tmp_path, address)
+            assert "what it may have is made here" not in capsys.readouterr().out
+            assert trial.doit("push:one") == 2
+            assert f"log in with `docker login {address}`" in capsys.readouterr().out
+            (tmp_path / ".docker").mkdir()
+            login = base64.b64encode(b"me:pass:word").decode()
+            config = json.dumps({"auths": {address: {"auth": login}}})
+            (tmp_path / ".docker/config.json").write_text(config)
+            tokens.wrong = 600
+            assert trial.doit("push:one") == 2
+            said = capsys.readouterr().out
+            assert "does not believe the token that its own service has just given" in said
+            tokens.wrong = 0
+            assert trial.doit("push:one") == 0
+            (tmp_path / ".docker/config.json").unlink()
+            fresh = cloned(trial)
+            tokens.wrong = -1000
+            fresh_store = {"LADING_CACHE": trial.environ["LADING_CACHE"]}
+            behind = Trial(fresh.root, {**fresh.environ, **fresh_store})
+            assert behind.doit("archive:two") == 0, "it can't be asked, so it is built"
+            assert "their clocks differ?" in capsys.readouterr().out
+            tokens.wrong = 0
+            assert fresh.doit("archive:one") == 0
+            assert "out of the registry" in capsys.readouterr().out
+    finally:
+        tokens.server.shutdown()
+        thread.join()
+        tokens.server.server_close()
 
 
 def test_its_disk_is_full(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,6 +77,7 @@ class Repository:
         self._environ = environ
         self._known = known or Known()
         self._permission = self._known.basic
+        self._doubted = False
 
     @property
     def _url(self) -> str:
@@ -224,6 +225,9 @@ class Repository:
             if permission:
                 self._permission = permission
                 answer, body = self._ask(method, url, permission, **more)
+                said = answer.headers.get("WWW-Authenticate", "")
+                # RFC 6750, section 3.1: expired, not valid yet, signed by somebody else.
+                self._doubted = answer.status_code == 401 and "invalid_token" in said
         return answer, body
 
     @property
@@ -370,7 +374,7 @@ class Repository:
 
     def _refused(self, status: int, body: bytes) -> LadingError:
         name, host = self._reference.text, self._reference.registry
-        why = f"{host} answers HTTP {status}{_reason(body)}"
+        why = f"{host} answers HTTP {status}{_reason(body)}{self._doubt}"
         if status == 404:
             return LadingError(
                 f"{name} is not in the registry", why=why, do="check its name and its tag"
@@ -388,7 +392,7 @@ class Repository:
     def _not_taken(self, status: int, body: bytes, what: str) -> LadingError:
         """Why the registry does not take what is pushed."""
         name, host = self._reference.text, self._reference.registry
-        why = f"{host} answers HTTP {status}{_reason(body)} to {what[:19]}"
+        why = f"{host} answers HTTP {status}{_reason(body)} to {what[:19]}{self._doubt}"
         if status in (401, 403):
             return EnvironmentProblem(
                 f"{name} may not be pushed", why=why, do=f"log in with `docker login {host}`"
@@ -400,6 +404,14 @@ class Repository:
                 do="when it does again, run it again: what it has is not sent twice",
             )
         return LadingError(f"{host} does not take {name}", why=why)
+
+    @property
+    def _doubt(self) -> str:
+        """What is strange about a 401, as a line more."""
+        if not self._doubted:
+            return ""
+        said = "it does not believe the token that its own service has just given"
+        return f"\n{said}: their clocks differ?"
 
     def _verified(self, body: bytes, digest: str) -> str:
         found = "sha256:" + hashlib.sha256(body).hexdigest()
