@@ -129,7 +129,33 @@ def test_something_else_in_the_place_of_the_list(
     assert trial.doit("push:one") == 0
     assert "its SBOM is not attached" in capsys.readouterr().out
     assert there.manifests["group/one", tag] == other
-    assert ("group/one", trial.key("one")) in there.manifests
+    _, body = there.manifests["group/one", trial.key("one")]
+    assert "lading.sbom" not in json.loads(body)["annotations"]
+    # As it was said: the tag deleted, and pushed again.
+    del there.manifests["group/one", tag]
+    assert trial.doit("push:one") == 0
+    assert image_digest(there, trial).replace(":", "-") == tag
+    assert len(discovered(there, image_digest(there, trial))) == 1
+
+
+def test_a_registry_that_takes_no_such_manifest(
+    trial: Trial, there: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The image is pushed all the same."""
+    assert trial.doit("archive:one") == 0
+    before: list[str] = []
+
+    def second(line: str) -> int | None:
+        if line.startswith("PUT /v2/group/one/manifests/sha256:") and line not in before:
+            before.append(line)
+            return 400 if len(before) == 2 else None
+        return None
+
+    there.instead = second
+    assert trial.doit("push:one") == 0
+    assert "its SBOM is not attached" in capsys.readouterr().out
+    assert discovered(there, image_digest(there, trial)) == []
+    assert ("group/one", "2026.11.01") in there.manifests
 
 
 def test_one_that_was_cut_off_before_it_was_listed_goes_on(trial: Trial, there: Registry) -> None:

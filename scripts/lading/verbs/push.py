@@ -6,6 +6,8 @@ import json
 import os
 from collections.abc import Iterator
 
+from msgspec.structs import replace
+
 from lading import archive
 from lading.console import size
 from lading.errors import DeclarationError, EnvironmentProblem, LadingError
@@ -123,12 +125,17 @@ def _push(state: State, image: Image, found: Kept | None, where: str, version: s
         # Another runner may have been quicker, since the registry was asked: its image stays.
         _refuse_another(image, where, _found_now(repository, key), made)
         # What has the key as its tag has its bill of materials: nobody has to ask for that.
-        sent += _attach(state, image, repository, made)
+        attached = _attach(state, image, repository, made)
+        if attached is None:
+            made = replace(made, sbom="")  # the next push tries it again
         kept.name(repository, made, [key, version])
-    return sent
+    return sent + (attached or 0)
 
 
-def _attach(state: State, image: Image, repository: Repository, made: Kept) -> int:
+def _attach(state: State, image: Image, repository: Repository, made: Kept) -> int | None:
+    """Attaches the image's SBOM: the bytes that were sent, None where the registry has none of it.
+    That is said, and keeps no image from being pushed.
+    """
     from lading.registry import referrers
 
     path, _ = sbom.ensure(state, image)
@@ -144,7 +151,7 @@ def _attach(state: State, image: Image, repository: Repository, made: Kept) -> i
         raise
     except LadingError as error:
         state.console.note(f"  {image.name}: its SBOM is not attached: {error}")
-        return 0
+        return None
 
 
 def _created(state: State, image: Image) -> str:
