@@ -67,11 +67,10 @@ def unpacked(target: Path, store: Store) -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class Remote:
-    """A builder of docker buildx whose driver is `remote`; `engine` is the process behind it."""
+    """A builder of docker buildx whose driver is `remote`, and the environment that knows it."""
 
     name: str
     environ: Mapping[str, str]
-    pid: int
 
 
 @contextmanager
@@ -99,7 +98,8 @@ def remote_buildkit(unpacked: Path) -> Iterator[Remote]:
                 name = f"far-{folder.name[-6:].replace('_', 'x')}"
                 create = ("create", "--name", name, "--driver", "remote", f"unix://{buildkit}")
                 _run("docker", "buildx", *create, environ=environ)
-                yield Remote(name=name, environ=environ, pid=process.pid)
+                yield Remote(name=name, environ=environ)
+            process.kill()  # what it would put in order is thrown away
 
 
 @contextmanager

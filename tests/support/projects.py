@@ -171,9 +171,9 @@ TINY_LAYERS = {
 TINY_IDS = tuple(f"sha256:{hashlib.sha256(data).hexdigest()}" for data in TINY_LAYERS.values())
 
 
-def tiny_archive(labels: Mapping[str, str]) -> bytes:
+def tiny_archive(labels: Mapping[str, str], name: str = "x:1") -> bytes:
     """A docker-archive of an image with two layers."""
-    manifest = [{"Config": "config.json", "RepoTags": ["x:1"], "Layers": list(TINY_LAYERS)}]
+    manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": list(TINY_LAYERS)}]
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as archive:
         for name, data in (

@@ -8,7 +8,7 @@ import json
 import os
 import socket
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -226,11 +226,19 @@ def test_a_builder_that_goes_away(tmp_path: Path, said: str, running: bool, gone
 # -- several builders -------------------------------------------------------------------------
 
 
+class Named(Tiny):
+    """What it saves is called there as it was asked for, as in a real engine."""
+
+    def save(self, ref: str) -> Iterator[bytes]:
+        self._record("save", ref=ref)
+        yield tiny_archive(self.held[ref].labels, ref)
+
+
 class Far(EngineHost):
     """Another engine, which can be taken away."""
 
     def __init__(self) -> None:
-        self.engine = Tiny()
+        self.engine = Named()
         super().__init__(self.engine)
 
     def die(self) -> None:

@@ -66,6 +66,25 @@ def test_fewer_are_said_once_and_only_where_something_is_done(
     assert "at once" not in capsys.readouterr().out
 
 
+def test_no_more_than_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+    trial = Trial.make(tmp_path / "project")
+    monkeypatch.setattr(room, "here", lambda *_: Room(memory=GB, disk=100 * GB))
+    active, most = 0, 0
+
+    def build() -> None:
+        nonlocal active, most
+        active += 1
+        most = max(most, active)
+        time.sleep(0.3)
+        active -= 1
+
+    trial.engine.before["build"] = build
+    assert trial.doit("-n", "4", "build") == 0
+    assert len(trial.engine.named("build")) == 2
+    assert most == 1
+
+
 def test_a_base_is_brought_once(tmp_path: Path) -> None:
     """Four tasks want it in the engine at the same time."""
     trial = Trial.make(tmp_path / "project")
