@@ -24,7 +24,7 @@ def current(state: State, image: Image) -> bool:
     if state.archived(image):
         return sbom.current(state, image)
     wanted = any(f"{verb}:{image.name}" in state.involved for verb in ("sif", "verify"))
-    return not (wanted or state.asked_for("archive", image)) and pushed.checked(state, image)
+    return not (wanted or state.asked_for("archive", image)) and check_verb.pushed(state, image)
 
 
 def make(state: State, image: Image) -> str:
@@ -37,7 +37,9 @@ def make(state: State, image: Image) -> str:
     if state.archived(image) and not sbom.current(state, image):
         return sbom.make(state, image)
     final = state.archive(image)
-    if pushed.checked(state, image) and pushed.download(state, image, final, state.record(image)):
+    if check_verb.pushed(state, image) and pushed.download(
+        state, image, final, state.record(image)
+    ):
         return f"{_whole(state, image)}, out of the registry"
     candidate = state.candidate(image)
     record = candidate.with_suffix(".json")

@@ -36,9 +36,15 @@ def current(state: State, image: Image) -> bool:
     wanted = {"key": key, "checks": checks(image), "passed": True}
     if {name: found.get(name) for name in wanted} == wanted:
         return True
-    # Only what passed is ever pushed.
+    return pushed(state, image)
+
+
+def pushed(state: State, image: Image) -> bool:
+    """Whether the registry has the image with today's key, and it passed today's checks: only what
+    passed is ever pushed.
+    """
     there = state.in_registry(image)
-    return there is not None and there.kept.checks == wanted["checks"]
+    return there is not None and there.kept.checks == checks(image)
 
 
 def checks(image: Image) -> str:

@@ -9,7 +9,7 @@ from lading.files import disk_errors
 from lading.parts import FILES, PRODUCT
 from lading.plan import Part, Share
 from lading.state import State
-from lading.verbs import building
+from lading.verbs import building, pushed
 
 
 def there(state: State, part: Part) -> bool:
@@ -45,8 +45,6 @@ def taken(state: State, part: Part) -> bool:
     """Whether the store has what was built, or gets it out of the registry, where another machine
     has put it.
     """
-    from lading.verbs import pushed
-
     return compiled(state, part) or pushed.take(state, part)
 
 

@@ -13,13 +13,6 @@ from lading.project import Image
 from lading.registry import asking, kept
 from lading.registry.kept import Kept
 from lading.state import State
-from lading.verbs import check as check_verb
-
-
-def checked(state: State, image: Image) -> bool:
-    """Whether the registry has the image with today's key, and it passed today's checks."""
-    there = state.in_registry(image)
-    return there is not None and there.kept.checks == check_verb.checks(image)
 
 
 class _Lost(LadingError):
