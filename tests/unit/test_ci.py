@@ -291,7 +291,7 @@ def declared(root: Path, registry: str = "", sources: bool = True) -> Project:
         "  lib: {version: 1, urls: https://x.example/a, commands: make}\n"
         "  tool: {version: 1, urls: https://x.example/a, commands: make, needs: lib}\n"
         f"images:\n  one: {{base: slim{more}}}\n  'true': {{base: deb}}\n"
-        "ci: {setup: ['pip install --quiet \"lading @ https://x.example/a.zip\"  # it'], "
+        "ci: {setup: ['true', 'pip install --quiet \"lading @ https://x.example/a.zip\"  # it'], "
         "runs-on: self-hosted, tags: [hpc], image: 'debian:13'}\n"
     )
     return load(root / "project.yaml")
@@ -326,7 +326,7 @@ def test_both_are_as_their_schemas_have_it(registry: str, tmp_path: Path) -> Non
     assert set(own.values()) == ({"read", "write"} if "ghcr" in registry else {None})
     assert "packages: write" not in text.partition("\n  source-lib")[0]
     script = yaml.safe_load(child)["source:tool@slim"]["script"]
-    assert script[0] == 'pip install --quiet "lading @ https://x.example/a.zip"  # it'
+    assert script[:2] == ["true", 'pip install --quiet "lading @ https://x.example/a.zip"  # it']
     assert yaml.safe_load(child)["image:one"]["needs"] == [
         {"job": "source:lib@slim"},
         {"job": "source:tool@slim"},

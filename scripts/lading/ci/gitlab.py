@@ -161,6 +161,8 @@ def _commands(commands: Sequence[str]) -> str:
 
 def _command(command: str) -> str:
     """A command as YAML takes it for a text."""
+    if " " not in command:
+        return plain(command)
     simple = command[0].isalnum() or command[0] in "./"
     if simple and ": " not in command and " #" not in command and not command.endswith(":"):
         return command
