@@ -40,7 +40,7 @@ def _of_sources(state: State, image: Image) -> list[Compiled]:
     return [
         compiled
         for compiled in state.all_locked(image).sources
-        if not part_verb.there(state, compiled.part)
+        if not part_verb.compiled(state, compiled.part)
         and not part_verb.in_registry(state, compiled.part)
         and source_verb.lacking(state, compiled.source, base)
     ]

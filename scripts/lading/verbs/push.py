@@ -125,6 +125,7 @@ def _push(state: State, image: Image, found: Kept | None, where: str, version: s
         # Another runner may have been quicker, since the registry was asked: its image stays.
         _refuse_another(image, where, _found_now(repository, key), made)
         # What has the key as its tag has its bill of materials: nobody has to ask for that.
+        kept.name(repository, made, [])
         attached = _attach(state, image, repository, made)
         if attached is None:
             made = replace(made, sbom="")  # the next push tries it again
