@@ -740,8 +740,20 @@ def test_a_base_at_hand_is_taken_if_it_is_the_one(tmp_path: Path, there: str) ->
     assert out.read_bytes() == exported(data, normal([BASE, more]))
 
 
-@pytest.mark.parametrize(("at", "why"), [(-600, "has other content"), (10, "not one of tar's")])
-def test_a_base_in_the_store_that_is_damaged_is_named(tmp_path: Path, at: int, why: str) -> None:
+@pytest.mark.parametrize(
+    ("at", "why", "gone"),
+    [
+        (BASE.index(b"as the base has it"), "has other content", ""),
+        (BASE.index(b"as the base has it"), "has other content", "var/log/dpkg.log"),
+        (BASE.index(b"as the base has it") + 100, "something between two files", ""),
+        (-600, "something behind its end", ""),
+        (10, "not one of tar's", ""),
+    ],
+)
+def test_a_base_in_the_store_that_is_damaged_is_named(
+    tmp_path: Path, at: int, why: str, gone: str
+) -> None:
+    """Also in a file that the image has no more."""
     damaged = bytearray(BASE)
     damaged[at] ^= 1
     (tmp_path / "1").write_bytes(BASE)
@@ -750,6 +762,7 @@ def test_a_base_in_the_store_that_is_damaged_is_named(tmp_path: Path, at: int, w
     )
     stored = (tmp_path / "base").read_bytes().replace(BASE, bytes(damaged))
     (tmp_path / "base").write_bytes(stored)
+    files = without(BASE, gone) if gone else BASE
     with pytest.raises(LadingError, match=r"the base in the store is damaged: .*/base") as refused:
         archive.export(
             asked_for_nothing(),
@@ -757,10 +770,23 @@ def test_a_base_in_the_store_that_is_damaged_is_named(tmp_path: Path, at: int, w
             name=NAME,
             platform=PLATFORM,
             normal=normal([BASE], archive=tmp_path / "base"),
-            merged=archive.Merged(files=iter([BASE]), settings=described([BASE])),
+            merged=archive.Merged(files=iter([files]), settings=described([BASE])),
         )
     assert why in refused.value.why
     assert not (tmp_path / "x.tar").exists()
+
+
+def without(data: bytes, gone: str) -> bytes:
+    """A tar without one of its files."""
+    out = io.BytesIO()
+    with (
+        tarfile.open(fileobj=io.BytesIO(data)) as old,
+        tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as new,
+    ):
+        for info in old:
+            if info.name != gone:
+                new.addfile(info, old.extractfile(info) if info.isfile() else None)
+    return out.getvalue()
 
 
 def test_what_an_engine_puts_into_a_container_is_not_the_images() -> None:

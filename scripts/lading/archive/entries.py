@@ -14,8 +14,8 @@ from typing import Literal
 from lading.archive.saved import Content
 from lading.archive.tarfiles import (
     BLOCK,
+    PIECE,
     DamagedError,
-    Stream,
     padding,
     pax_record,
     pax_records,
@@ -66,48 +66,37 @@ class Entry:
         return os.pread(self.content.handle, self.size, self.offset) if self.content else b""
 
 
-def entries(content: Content) -> Iterator[Entry]:
+def entries(content: Content, *, strict: bool = False) -> Iterator[Entry]:
     """The entries of an uncompressed layer, in its order; only headers are read.
 
-    The root folder is none. Raises `DamagedError` for what is not a layer's tar.
+    The root folder is none. Raises `DamagedError` for what is not a layer's tar; with `strict`,
+    also where what fills up files' blocks, or the end, is not zeros: headers have checksums, so
+    that then only the contents are left to be looked at.
     """
-    at, end = content.offset, content.offset + content.size
+    at, end, filled = content.offset, content.offset + content.size, 0
 
     def read(size: int) -> bytes:
-        nonlocal at
-        data = os.pread(content.handle, size, at) if at < end else b""
-        at += size
+        nonlocal at, filled
+        data = os.pread(content.handle, filled + size, at) if at < end else b""
+        if strict and data[:filled].strip(b"\0"):
+            raise DamagedError("a layer has something between two files")
+        data, at, filled = data[filled:], at + filled + size, 0
         return data
 
-    for block, size, extended in _headers(read):
-        entry = _entry(block, size, extended, content, at)
+    for block, size, extended in headers(read):
+        entry = entry_of(block, size, extended, content, at)
         if entry.path:
             yield entry
         if entry.kind == "file":
-            at += entry.size + -entry.size % BLOCK
-        if at > end:
+            at, filled = at + entry.size, -entry.size % BLOCK
+        if at + filled > end:
             raise DamagedError(f"a layer ends within {entry.path!r}")
+    while strict and at < end:
+        if read(min(PIECE, end - at)).strip(b"\0"):
+            raise DamagedError("a layer has something behind its end")
 
 
-def arriving(
-    stream: Stream, keep: Callable[[Entry, Iterator[memoryview]], Entry]
-) -> Iterator[Entry]:
-    """The entries of a tar while it comes, up to its end.
-
-    `keep` takes a file's whole content, and says where it is. Raises `DamagedError` as `entries`
-    does, and `EndedError` where the zeros don't come that end a tar.
-    """
-    for block, size, extended in _headers(stream.read):
-        entry = _entry(block, size, extended, None, 0)
-        if entry.kind == "file":
-            entry = keep(entry, stream.pieces(entry.size))
-            stream.read(-entry.size % BLOCK)
-        if entry.path:
-            yield entry
-    stream.drain()
-
-
-def _headers(read: Callable[[int], bytes]) -> Iterator[tuple[bytes, int, dict[str, bytes]]]:
+def headers(read: Callable[[int], bytes]) -> Iterator[tuple[bytes, int, dict[str, bytes]]]:
     """Each entry's header, the size that it claims, and what extends it.
 
     `read` gives as many bytes as are asked for, or fewer, where there are no more.
@@ -235,9 +224,10 @@ def _checked(block: bytes) -> int:
     return _number(block[124:136])
 
 
-def _entry(
-    block: bytes, size: int, extended: Mapping[str, bytes], content: Content | None, at: int
+def entry_of(
+    block: bytes, size: int, extended: Mapping[str, bytes], content: Content, at: int
 ) -> Entry:
+    """What a header says, of which `headers` tells; a file's content is there from `at` on."""
     kind = _KINDS.get(block[156:157])
     name = block[:100].split(b"\0", 1)[0]
     if kind == "file" and name.endswith(b"/"):

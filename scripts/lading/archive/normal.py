@@ -75,13 +75,20 @@ _CONFIG = {
 _FOREIGN_LABELS = ("io.buildah.version",)
 
 
-def base_tree(layers: Sequence[SavedLayer]) -> Tree:
-    """The base's files. Raises `DamagedError` for a layer that isn't sound."""
+def base_tree(layers: Sequence[SavedLayer], *, strict: bool = False) -> Tree:
+    """The base's files. Raises `DamagedError` for a layer that isn't sound (`strict`: see
+    `entries`).
+    """
     base: Tree = {}
     for layer in layers:
-        apply(base, entries(layer.content))
+        apply(base, entries(layer.content, strict=strict))
     complete(base, 0)
     return base
+
+
+def is_handed_in(path: str) -> bool:
+    """Whether an engine may show a file of its own in this one's place."""
+    return _HANDED_IN.fullmatch(path) is not None
 
 
 def layered(base: Tree, layers: Sequence[SavedLayer]) -> Tree:
