@@ -9,7 +9,7 @@ import pytest
 from lading.project import load
 from tests.support.projects import REPOSITORY
 
-TABLE = (REPOSITORY / "recipes/README.md").read_text()
+TABLE, COSTS = (REPOSITORY / "recipes/README.md").read_text().split("\n## What it costs\n")
 ROWS = [
     line for line in TABLE.splitlines() if line.startswith("| ") and "in the lesson" not in line
 ]
@@ -21,6 +21,11 @@ def test_each_row_is_tested(row: str) -> None:
     assert tests
     for path, name in tests:
         assert f"\ndef {name}(" in (REPOSITORY / path).read_text()
+
+
+def test_its_costs_are_there() -> None:
+    assert "scripts/bench --lesson" in COSTS
+    assert len([line for line in COSTS.splitlines() if line.startswith("| ")]) > 5
 
 
 def test_the_images_are_declared() -> None:
