@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 
 import pytest
@@ -52,10 +53,10 @@ def test_old_pins_are_outdated_and_move(renewed: Copy) -> None:
     assert lock.read_text() == before
 
     output = renewed.done("upgrade:old", "package=idna")
-    assert "idna 3.4 → 3." in output
+    assert re.search(r"idna +3\.4 +→ 3\.", output), "what else moves widens the columns"
     assert "six==1.16.0 " in lock.read_text()
 
     output = renewed.done("upgrade:old")
-    assert "six 1.16.0 → 1." in output
+    assert re.search(r"six +1\.16\.0 +→ 1\.", output)
     assert "attrs==21.1.0 " in lock.read_text(), "that is what is asked for"
     assert "current" not in renewed.done("lock:old", CI="true")
