@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getopt
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -10,8 +11,43 @@ from doit.cmd_base import DoitCmdBase
 from doit.exceptions import InvalidCommand
 
 from lading import tasks
-from lading.commands import guarded
+from lading.commands import guarded, meant
+from lading.project import Image
 from lading.state import State
+
+Here = tuple[State, Image]
+"""An image, and the run for the platform that it is meant for."""
+
+
+def images_of(states: Iterable[State]) -> Mapping[str, Sequence[Here]]:
+    """All images by their names, which are those of their tasks: NAME, for another platform
+    NAME@PLATFORM; the name of a matrix is that of all its variants.
+    """
+    found: dict[str, list[Here]] = {}
+    for state in states:
+        for image in state.project.images.values():
+            found[f"{image.name}{state.at}"] = [(state, image)]
+        for image in state.project.images.values():
+            if image.variant_of and image.variant_of not in state.project.images:
+                found.setdefault(f"{image.variant_of}{state.at}", []).append((state, image))
+    return found
+
+
+def chosen(states: Sequence[State], names: Sequence[str]) -> list[Here]:
+    """The images of these names, each once; without names, those that plain `doit` makes.
+
+    Raises doit's own error for a name that is none.
+    """
+    if not names:
+        every = ((one, image) for one in states for image in one.project.images.values())
+        return [(one, image) for one, image in every if image.default]
+    known = images_of(states)
+    found: dict[str, Here] = {}
+    for name in names:
+        if name not in known:
+            raise InvalidCommand(f"there is no image '{name}'{meant(name, known)}")
+        found |= {f"{image.name}{state.at}": (state, image) for state, image in known[name]}
+    return list(found.values())
 
 
 class Asking(DoitCmdBase):  # type: ignore[misc]
@@ -32,6 +68,8 @@ class Asking(DoitCmdBase):  # type: ignore[misc]
 
     def execute(self, params: Any, args: list[str]) -> int:
         """The exit code."""
+        # doit would make its database, which only says what tasks did: none is run.
+        self.dep_manager = False
         with guarded() as ended:
             ended.code = super().execute(params, args) or 0
         return ended.code

@@ -151,6 +151,10 @@ class Run(DoitRun):  # type: ignore[misc]
                 mine.first = why
         with turn(state):
             clear_leftovers(state.project.root)
+            if state.only:
+                from lading.verbs import upgrade
+
+                upgrade.refuse_unknown(state)
             code = int(super()._execute(outfile, **options))
         self.idle = mine is not None and not mine.began and not mine.codes
         return max(mine.codes, default=code) if mine is not None and code else code

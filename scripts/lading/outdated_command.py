@@ -8,13 +8,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from doit.cmd_base import DoitCmdBase
-from doit.exceptions import InvalidCommand
-
-from lading import moved, tasks
-from lading.commands import guarded
-from lading.console import Console
-from lading.project import Image, Project
+from lading import moved
+from lading.asking import Asking, chosen
 
 if TYPE_CHECKING:
     from lading.moved import Change
@@ -24,16 +19,17 @@ FORMATS = {"table": "for people, in 80 columns", "json": "for programs"}
 WIDTH = 80
 
 
-class Outdated(DoitCmdBase):  # type: ignore[misc]
+class Outdated(Asking):
     """`doit outdated [NAME …] [--format json]`."""
 
     doc_purpose = "say what an upgrade would change; nothing is written"
     doc_usage = "[NAME ...]"
     doc_description = (
         "Asks mirrors, indexes, channels and registries what they have today for the images of\n"
-        "these names, or for all that are not `default: false`: their bases, what their sources\n"
-        "are built with, Debian, conda and Python packages. Pins that were yanked or deleted are\n"
-        "said. What can't be asked is said, and hides nothing else.\n"
+        "these names (NAME@PLATFORM for one of another platform), or for all that are not\n"
+        "`default: false`, on all platforms: their bases, what their sources are built with,\n"
+        "Debian, conda and Python packages. Pins that were yanked or deleted are said. What can't\n"
+        "be asked is said, and hides nothing else.\n"
         "Exit code: 0 nothing would change, 1 something would, 2 not all could be asked."
     )
     cmd_options = (
@@ -47,44 +43,20 @@ class Outdated(DoitCmdBase):  # type: ignore[misc]
         },
     )
 
-    def execute(self, params: Any, args: list[str]) -> int:
-        """The exit code, as said above."""
-        # doit would make its database; nothing is written, and no task is run.
-        self.dep_manager = False
-        with guarded() as ended:
-            ended.code = super().execute(params, args)
-        return ended.code
-
     def _execute(self, pos_args: list[str], format: str) -> int:
         from lading.verbs import outdated
 
-        state = tasks.opened()
-        if state is None:
-            raise InvalidCommand("there is no project here")
-        images = chosen(state.project, pos_args)
-        # Standard output is for the answer.
-        state.console = Console(sys.stderr, state.environ)
+        state = self.opened()
+        images = chosen(state.everywhere, pos_args)
+        state.say_on(sys.stderr)
         try:
-            report = outdated.asked(state, images)
+            report = outdated.asked(images)
         finally:
-            state.assume_nothing()
+            for one in state.everywhere:
+                one.assume_nothing()
         text = as_json(report) if format == "json" else table(report)
         self.outstream.write(text)
         return report.code
-
-
-def chosen(project: Project, names: Sequence[str]) -> list[Image]:
-    """The images of these names; without names, those that plain `doit` makes."""
-    if not names:
-        return [image for image in project.images.values() if image.default]
-    unknown = [name for name in names if name not in project.images]
-    if unknown:
-        import difflib
-
-        near = difflib.get_close_matches(unknown[0], list(project.images), n=3, cutoff=0.6)
-        meant = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise InvalidCommand(f"there is no image '{unknown[0]}'{meant}")
-    return [project.images[name] for name in names]
 
 
 # -- said -----------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from pathlib import Path
 from lading import claims, files, pruning
 from lading.asking import Asking
 from lading.commands import LOCK, clear_leftovers, turn
-from lading.console import Console, counted, size
+from lading.console import counted, size
 from lading.errors import EnvironmentProblem
 from lading.pruning import Thing
 from lading.state import State
@@ -56,8 +56,7 @@ class Prune(Asking):
         from lading.verbs import prune
 
         state = self.opened()
-        # Standard output is for the answer.
-        state.console = Console(sys.stderr, state.environ)
+        state.say_on(sys.stderr)
         with turn(state):
             clear_leftovers(state.project.root)
             if not force:

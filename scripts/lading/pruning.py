@@ -113,7 +113,7 @@ def named(state: State) -> Named:
     Raises `LadingError` where one can't be read: then nobody knows.
     """
     found = Named(sha256=frozenset(_texts(state.project.root)) | _own())
-    for one in (state, *(state.on(platform) for platform in state.project.others)):
+    for one in state.everywhere:
         found |= _named_on(one)
     return found
 
@@ -273,7 +273,7 @@ def halves(paths: Iterable[Path]) -> Iterator[Thing]:
 def built(state: State) -> Iterator[Thing]:
     """What is in build/ of images that are not declared any more, and contexts of other keys."""
     root = state.project.root / "build"
-    every = [state, *(state.on(platform) for platform in state.project.others)]
+    every = state.everywhere
     keys = {
         f"{name}{one.at}": one.key(image)
         for one in every

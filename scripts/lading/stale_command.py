@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from doit.exceptions import InvalidCommand
 
-from lading.asking import Asking
-from lading.console import Console
+from lading.asking import Asking, chosen
 from lading.errors import LadingError
 from lading.state import State
 
@@ -49,15 +48,14 @@ class Stale(Asking):
 
     def _execute(self, format: str, pos_args: list[str]) -> int:
         from lading.ci import stale
-        from lading.outdated_command import chosen
 
         state = self.opened()
-        # Standard output is for the answer.
-        state.console = Console(sys.stderr, state.environ)
+        state.say_on(sys.stderr)
         workflows = format in ("github", "gitlab")
         if workflows and pos_args:
             raise InvalidCommand(f"--format {format} is for all images: leave the names out")
-        found = stale.find(state, chosen(state.project, pos_args))
+        # Of several platforms, a runner makes its own.
+        found = stale.find(state, [image for _, image in chosen([state], pos_args)])
         for note in found.notes:
             state.console.note(note)
         if not workflows:

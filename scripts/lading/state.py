@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from msgspec.structs import replace
 
@@ -117,9 +117,23 @@ class State:
 
     def on(self, platform: str) -> State:
         """The same run, for another of the project's platforms."""
+        for known in self._elsewhere:
+            if known.project.platform == platform:
+                return known
         made = _Elsewhere(self, platform)
         self._elsewhere.append(made)
         return made
+
+    @property
+    def everywhere(self) -> list[State]:
+        """The run for each of the project's platforms, its own first."""
+        return [self, *map(self.on, self.project.others)]
+
+    def say_on(self, stream: IO[str]) -> None:
+        """Says it there, what is said on the way: standard output is for the answer."""
+        console = Console(stream, self.environ)
+        for one in self.everywhere:
+            one.console = console
 
     def told(
         self,
@@ -287,10 +301,28 @@ class State:
         """The lock of one layer of the image as it lies there, current or not."""
 
         def ask() -> Lock | None:
-            found: Lock | None = kind.read(self.lock_folder(image))
+            folder = self.lock_folder(image)
+            try:
+                found: Lock | None = kind.read(folder)
+            except LadingError as error:
+                if kind.adopted(folder) is not None:
+                    error.do = f"`doit lock:{image.name}{self.at}` takes its versions as pins"
+                raise
             return found
 
         return self.once(("layer", image.name, kind.name), ask)
+
+    def lock_or_pins(self, image: Image, kind: AnyKind) -> tuple[Lock | None, bool]:
+        """The lock of one layer of the image, and whether it is no lock of lading's, but can be
+        taken as pins. Raises `LadingError` where nothing can be made of it.
+        """
+        try:
+            return self.layer_lock(image, kind), False
+        except LadingError:
+            found: Lock | None = kind.adopted(self.lock_folder(image))
+            if found is None:
+                raise
+            return found, True
 
     def request(self, image: Image, kind: AnyKind) -> Request:
         """What the lock of one layer has to answer; what it stands on must be locked."""
@@ -548,6 +580,10 @@ class _Elsewhere(State):
 
     def tag(self, image: Image) -> str:
         return f"localhost/lading/{self.at[1:]}/{self.name(image)}"
+
+    @property
+    def everywhere(self) -> list[State]:
+        return self._run.everywhere
 
     @property
     def builders(self) -> Pool:

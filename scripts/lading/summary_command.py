@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from lading.asking import Asking
-from lading.console import Console
+from lading.asking import Asking, chosen
 
 
 class Summary(Asking):
@@ -30,12 +29,12 @@ class Summary(Asking):
 
     def _execute(self, since: str, pos_args: list[str]) -> int:
         from lading.ci import summary
-        from lading.outdated_command import chosen
 
         state = self.opened()
-        state.console = Console(sys.stderr, state.environ)
+        state.say_on(sys.stderr)
         if since != "-":
             self.outstream.write(summary.moved(state, since))
         else:
-            self.outstream.write(summary.made(state, chosen(state.project, pos_args)))
+            images = [image for _, image in chosen([state], pos_args)]
+            self.outstream.write(summary.made(state, images))
         return 0

@@ -185,6 +185,25 @@ def test_a_name_that_is_no_image(trial: Trial, capsys: Said) -> None:
     assert "there is no image 'ones'; did you mean one?" in capsys.readouterr().err
 
 
+def test_a_matrix_is_all_its_variants_and_options_stand_anywhere(
+    trial: Trial, remote: Registry, capsys: Said
+) -> None:
+    yaml = trial.root / "project.yaml"
+    more = "  v:\n    matrix: {x: [1, 2]}\n    base: slim\n    env: {X: '{x}'}\n"
+    yaml.write_text(yaml.read_text() + more)
+    assert trial.doit("outdated", "v", "--format", "json", "v-1") == 0
+    assert list(json.loads(capsys.readouterr().out)["images"]) == ["v-1", "v-2"]
+
+
+def test_a_base_whose_lock_is_damaged(
+    trial: Trial, index: Index, remote: Registry, capsys: Said
+) -> None:
+    (trial.root / "locks/bases/slim/linux-amd64/base.yaml").write_text("<<<<<<< ours\n")
+    code, images = asked(trial, capsys)
+    assert code == 2
+    assert {problem["what"] for problem in images["one"]["problems"]} == {"base"}
+
+
 def test_images_that_are_made_only_when_named(
     trial: Trial, index: Index, remote: Registry, capsys: Said
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,8 +82,8 @@ def files(trial: Trial) -> dict[str, str]:
     }
 
 
-def versions(trial: Trial) -> dict[str, str]:
-    lock = trial.root / "locks/images/one/linux-amd64/requirements.txt"
+def versions(trial: Trial, image: str = "one") -> dict[str, str]:
+    lock = trial.root / f"locks/images/{image}/linux-amd64/requirements.txt"
     lines = [line for line in lock.read_text().splitlines() if "==" in line]
     return dict(line.removesuffix(" \\").split("==") for line in lines)
 
@@ -149,20 +150,25 @@ def test_only_what_is_named_moves_and_what_it_forces(
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("task", "name", "said"),
     [
-        ("numpyy", "no lock of one has a package numpyy"),
-        ("aa", "-> did you mean a?"),
-        ("a==2.0", "name it without a version"),
-        ("python:3.13-slim", "is part of the base slim, which moves as a whole"),
+        ("upgrade:one", "numpyy", "no lock of one has a package numpyy"),
+        ("upgrade:one", "aa", "-> did you mean a?"),
+        ("upgrade:one", "a==2.0", "name it without a version"),
+        ("upgrade:one", "python:3.13-slim", "is part of the base slim, which moves as a whole"),
+        ("upgrade", "a,numpyy", "no lock of these 2 images has a package numpyy"),
+        ("upgrade", "python:3.13-slim", "-> doit upgrade:base:slim"),
     ],
 )
 def test_a_package_that_no_lock_has(
-    trial: Trial, index: Index, remote: Registry, capsys: Said, name: str, said: str
+    trial: Trial, index: Index, remote: Registry, capsys: Said, task: str, name: str, said: str
 ) -> None:
+    index.wheel("a", "2.0")
     before = files(trial)
-    assert trial.doit("upgrade:one", f"package={name}") == 3
-    assert said in capsys.readouterr().out
+    assert trial.doit(task, f"package={name}") == 3
+    found = capsys.readouterr()
+    assert said in found.err
+    assert found.out == "", "nothing has run"
     assert files(trial) == before
 
 
@@ -176,6 +182,64 @@ def test_in_a_group_images_that_have_it_not_are_passed_over(
     assert "two" in said and "has no a" in said
     assert trial.doit("upgrade:base:slim", "package=a") == 3
     assert "a base, which moves as a whole" in capsys.readouterr().out
+
+
+def test_of_several_packages_each_image_moves_those_that_it_has(
+    trial: Trial, index: Index, remote: Registry, capsys: Said
+) -> None:
+    """Also of the images of a matrix."""
+    yaml = trial.root / "project.yaml"
+    more = "  v:\n    matrix: {p: [b, c]}\n    base: slim\n    pip: {requirements: recipes/v.in}\n"
+    yaml.write_text(yaml.read_text() + more)
+    (trial.root / "recipes/v.in").write_text("{p}\n")
+    for name in "bc":
+        index.wheel(name, "1")
+    assert trial.doit("lock:v") == 0
+    for name in "abc":
+        index.wheel(name, "2")
+    capsys.readouterr()
+    assert trial.doit("upgrade:one", "upgrade:v", "package=a,b") == 0
+    said = capsys.readouterr().out
+    assert (versions(trial), versions(trial, "v-b"), versions(trial, "v-c")) == (
+        {"a": "2"}, {"b": "2"}, {"c": "1"}
+    )  # fmt: skip
+    assert re.search(r"(?m)^upgrade +one .*; it has no b$", said)
+    assert re.search(r"(?m)^upgrade +v-b .*; it has no a$", said)
+    assert re.search(r"(?m)^upgrade +v-c .* has no a or b$", said)
+
+
+def test_one_that_is_not_locked_yet(
+    trial: Trial, index: Index, remote: Registry, capsys: Said
+) -> None:
+    (trial.root / "locks/images/one/linux-amd64/requirements.txt").unlink()
+    assert trial.doit("upgrade:one", "package=a") == 1
+    assert "one is not locked yet\n  -> doit lock:one\n" in capsys.readouterr().err
+
+
+def test_a_lock_that_something_else_has_written_into(
+    trial: Trial, index: Index, remote: Registry, capsys: Said
+) -> None:
+    """Its versions are the old ones: they stay where they are not to move."""
+    (trial.root / "recipes/one.in").write_text("a\nb\n")
+    for name in "ab":
+        for version in ("1.0", "2.0", "3.0"):
+            index.wheel(name, version)
+    folder = trial.root / "locks/images/one/linux-amd64"
+    (folder / "requirements.txt").write_text(
+        "".join(f"{name}==2.0 --hash=sha256:{'1' * 64}\n" for name in "ab")
+    )
+    (folder / "build-old.txt").write_text("old==1\n")
+    assert trial.doit("outdated", "one") == 1
+    said = capsys.readouterr().out
+    assert " a 2.0 → 3.0 " in said and " b 2.0 → 3.0 " in said
+    assert "! its lock is not as lading wrote it: doit lock:one takes its versions" in said
+    assert trial.doit("why", "one", "a") == 1
+    assert "-> `doit lock:one` takes its versions as pins" in capsys.readouterr().err
+    assert trial.doit("upgrade:one", "package=b") == 0
+    said = capsys.readouterr().out
+    assert versions(trial) == {"a": "2.0", "b": "3.0"}
+    assert "      b 2.0 → 3.0  " in said and "1 moved" in said
+    assert not (folder / "build-old.txt").exists()
 
 
 def test_what_images_share_moves_once_a_run(

@@ -136,6 +136,10 @@ class Kind(ABC, Generic[R, L]):
     def write(self, folder: Path, lock: L) -> None:
         """Writes the lock's files; the one that makes it valid last."""
 
+    def left(self, folder: Path, lock: L) -> set[str]:
+        """The files in this folder that are an older lock's, and none of this one's."""
+        return set()
+
     @abstractmethod
     def sources(
         self, request: R, lock: L, lacking: Sequence[Artifact], tools: Tools

@@ -202,11 +202,15 @@ def read(folder: Path) -> PipLock | None:
 
 def write(folder: Path, lock: PipLock) -> None:
     """Writes the lock's files; the one that makes it valid, requirements.txt, last."""
-    for path in folder.glob("build-*.txt"):
-        if path.name not in lock.texts:
-            path.unlink()
+    for name in left(folder, lock):
+        (folder / name).unlink()
     for name in sorted(lock.texts, key=lambda name: name == "requirements.txt"):
         write_text(folder / name, lock.texts[name])
+
+
+def left(folder: Path, lock: PipLock) -> set[str]:
+    """The files in this folder that built what this lock builds no more."""
+    return {path.name for path in folder.glob("build-*.txt")} - set(lock.texts)
 
 
 # -- resolving ------------------------------------------------------------------------------

@@ -104,6 +104,9 @@ class Pip(Kind[Request, PipLock]):
     def write(self, folder: Path, lock: PipLock) -> None:
         pip.write(folder, lock)
 
+    def left(self, folder: Path, lock: PipLock) -> set[str]:
+        return pip.left(folder, lock)
+
     def sources(
         self, request: Request, lock: PipLock, lacking: Sequence[Artifact], tools: Tools
     ) -> Mapping[str, Sequence[Source]]:

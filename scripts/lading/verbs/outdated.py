@@ -8,7 +8,7 @@ from functools import partial
 from msgspec import Struct
 
 from lading.errors import LadingError
-from lading.layers.kind import AnyKind, Lock
+from lading.layers.kind import AnyKind
 from lading.layers.source_section import SourceBuild
 from lading.moved import Change
 from lading.project import Base, Image
@@ -71,27 +71,29 @@ class Report(Struct, frozen=True, kw_only=True):
         return [*(self.shared[name] for name in self.of[image]), self.images[image]]
 
 
-def asked(state: State, images: Sequence[Image]) -> Report:
-    """What an upgrade of these images would change. What can't be asked hides nothing else."""
+def asked(images: Sequence[tuple[State, Image]]) -> Report:
+    """What an upgrade of these images would change, each with the run for its platform. What can't
+    be asked hides nothing else.
+    """
     from concurrent.futures import ThreadPoolExecutor
 
     bases: dict[str, Ask] = {}
     sources: dict[str, Ask] = {}
     of: dict[str, tuple[str, ...]] = {}
-    for image in images:
+    for state, image in images:
         base = state.base_of(image)
-        own = [f"base:{base.name}"]
+        own = [f"base:{base.name}{state.at}"]
         bases[own[0]] = partial(_base, state, base)
         for source in state.sources_of(image):
-            own.append(f"source:{source.name}@{base.name}")
+            own.append(f"source:{source.name}@{base.name}{state.at}")
             sources[own[-1]] = partial(_source, state, source, base)
-        of[image.name] = tuple(own)
+        of[f"{image.name}{state.at}"] = tuple(own)
     # One behind the other: what stands on a base is asked upon the new one.
     shared: dict[str, Outlook] = {}
     with ThreadPoolExecutor(AT_ONCE) as several:
         for some in (bases, sources):
             shared |= dict(zip(some, several.map(_asks, some.items()), strict=True))
-        found = list(several.map(partial(_image, state), images))
+        found = list(several.map(_image, images))
     return Report(shared=shared, images={one.name: one for one in found}, of=of)
 
 
@@ -115,28 +117,39 @@ def _base(state: State, base: Base, name: str) -> Outlook:
 def _source(state: State, source: SourceBuild, base: Base, name: str) -> Outlook:
     def ask() -> Outlook:
         if state.source_lock(source) is None:
-            return Outlook(name=name, notes=(f"not locked yet: doit lock:source:{source.name}",))
+            command = f"doit lock:source:{source.name}{state.at}"
+            return Outlook(name=name, notes=(f"not locked yet: {command}",))
         return Outlook(name=name, changes=renewing.source(state, source, base).changes)
 
     return _known(name, "source", ask)
 
 
-def _image(state: State, image: Image) -> Outlook:
-    found = Outlook(name=image.name)
-    for kind in state.kinds(image):
-        found += _known(image.name, kind.name, partial(_layer, state, image, kind))
-    return found
+def _image(one: tuple[State, Image]) -> Outlook:
+    state, image = one
+    name = f"{image.name}{state.at}"
+
+    def ask() -> Outlook:
+        found = Outlook(name=name)
+        for kind in state.kinds(image):
+            found += _known(name, kind.name, partial(_layer, state, image, kind, name))
+        return found
+
+    return _known(name, "base", ask)
 
 
-def _layer(state: State, image: Image, kind: AnyKind) -> Outlook:
-    lock: Lock | None = state.layer_lock(image, kind)
+def _layer(state: State, image: Image, kind: AnyKind, name: str) -> Outlook:
+    lock, adopted = state.lock_or_pins(image, kind)
     if lock is None:
-        return Outlook(name=image.name, notes=(f"not locked yet: doit lock:{image.name}",))
+        return Outlook(name=name, notes=(f"not locked yet: doit lock:{name}",))
     changes = renewing.layer_outlook(state, image, kind)
+    if adopted:
+        # Since when its versions are locked, it does not say.
+        note = f"its lock is not as lading wrote it: doit lock:{name} takes its versions as pins"
+        return Outlook(name=name, changes=changes, notes=(note,))
     tools = in_base.tools(state, state.base_of(image))
     taken_back = kind.withdrawn(state.request(image, kind), lock, tools)
     notes = tuple(one.said(lock.header.date) for one in taken_back)
-    return Outlook(name=image.name, changes=changes, notes=notes)
+    return Outlook(name=name, changes=changes, notes=notes)
 
 
 def _known(name: str, what: str, ask: Callable[[], Outlook]) -> Outlook:

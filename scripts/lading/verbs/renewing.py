@@ -118,8 +118,10 @@ def _tools(state: State, one: SourceBuild, on: Base) -> Renewed:
 
 
 def layer(state: State, image: Image, kind: AnyKind) -> Renewed:
-    """One layer of an image, upon those before it as they are known by now."""
-    old: Lock | None = state.layer_lock(image, kind)
+    """One layer of an image, upon those before it as they are known by now. What something else
+    has written into its lock counts as the old one.
+    """
+    old, adopted = state.lock_or_pins(image, kind)
     request = state.request(image, kind)
     before: Sequence[Pinned] = kind.pinned(old) if old is not None else ()
     if old is not None and not _touched(state, before, old.header.inputs != request.digest):
@@ -128,7 +130,9 @@ def layer(state: State, image: Image, kind: AnyKind) -> Renewed:
     new: Lock = kind.lock(request, kept, in_base.tools(state, state.base_of(image)))
     state.assume(("layer", image.name, kind.name), new)
     folder = f"{state.lock_folder(image).relative_to(state.project.root)}/{kind.below}"
-    gone = set(old.texts) - set(new.texts) if old is not None else set()
+    gone = kind.left(state.lock_folder(image), new)
+    if adopted:
+        before = kind.pinned(kind.completed(old, new))
     return Renewed(
         changes=_changes(before, kind.pinned(new), first=old is None),
         files={f"{folder}{name}": text for name, text in new.texts.items()},
@@ -158,12 +162,15 @@ def base_outlook(state: State, one: Base) -> tuple[Change, ...]:
 
 def layer_outlook(state: State, image: Image, kind: AnyKind) -> tuple[Change, ...]:
     """What moves in one layer, upon those before it as they are locked."""
-    old: Lock | None = state.layer_lock(image, kind)
+    old, adopted = state.lock_or_pins(image, kind)
     if old is None:
         return ()
     tools = replace(in_base.tools(state, state.base_of(image)), note=lambda _: None)
-    kept = kind.loosened(old, moves(state))
-    return compare(kind.pinned(old), kind.outlook(state.request(image, kind), kept, tools))
+    request, kept = state.request(image, kind), kind.loosened(old, moves(state))
+    if adopted:
+        new: Lock = kind.lock(request, kept, tools)
+        return compare(kind.pinned(kind.completed(old, new)), kind.pinned(new))
+    return compare(kind.pinned(old), kind.outlook(request, kept, tools))
 
 
 def _touched(state: State, pinned: Sequence[Pinned], stale: bool) -> bool:

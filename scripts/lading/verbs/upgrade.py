@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -28,10 +28,13 @@ def make(state: State, image: Image) -> str:
     """Moves what may move of the image: its base, what its sources are built with, its layers; or,
     of these, the packages that are named, and what they force. All of it is written, or nothing.
     """
-    _refuse_frozen(state, image.name)
+    _refuse_frozen(state, f"{image.name}{state.at}")
     with _alone(state) as done:
-        if state.only and not _has_all(state, image):
-            return f"has no {' or '.join(sorted(state.only))}"
+        lacking = _lacking(state, image)
+        if lacking and len(lacking) == len(state.only):
+            if _unlocked(state, image):
+                return f"is not locked yet: doit lock:{image.name}{state.at}"
+            return f"has no {' or '.join(lacking)}"
         base = state.base_of(image)
         parts: dict[str, Callable[[], Renewed]] = {}
         if not state.only:
@@ -48,18 +51,18 @@ def make(state: State, image: Image) -> str:
         done.update(parts)
         if any(change.what == "base" for change in found.changes):
             _say_others(state, base, image.name)
-    return told
+    return f"{told}; it has no {' or '.join(lacking)}" if lacking else told
 
 
 def make_base(state: State, base: Base) -> str:
     """Moves a base, as a whole."""
-    _refuse_frozen(state, f"base:{base.name}")
+    _refuse_frozen(state, f"base:{base.name}{state.at}")
     if state.only:
         if f"upgrade:base:{base.name}" not in state.named:
             return "stays as it is"
         raise DeclarationError(
             f"{base.name} is a base, which moves as a whole, not {', '.join(sorted(state.only))}",
-            do=f"doit upgrade:base:{base.name}",
+            do=f"doit upgrade:base:{base.name}{state.at}",
         )
     with _alone(state) as done:
         if base.name in done:
@@ -78,7 +81,7 @@ def _alone(state: State) -> Iterator[set[str]]:
     the names of what has been upgraded in this run.
     """
     done: set[str] = state.once(("upgraded",), set)
-    turn = state.once(("upgrading",), threading.Lock)
+    turn = state.everywhere[0].once(("upgrading",), threading.Lock)
     with turn:
         try:
             yield done
@@ -106,20 +109,41 @@ def _written(state: State, found: Renewed) -> str:
 # -- packages by name -----------------------------------------------------------------------
 
 
-def _has_all(state: State, image: Image) -> bool:
-    """Whether the image's locks have the packages that are named. Of one that was asked for in a
-    group, that is no error: then it is not of interest.
-
-    Raises `DeclarationError`.
+def refuse_unknown(state: State) -> None:
+    """Raises `DeclarationError` where a package is named that nothing has which is to be upgraded,
+    or `LadingError` where that is not locked yet; before anything is.
     """
+    asked = [
+        (one, image)
+        for one in state.everywhere
+        for image in one.project.images.values()
+        if one.asked_for("upgrade", image)
+    ]
+    if not asked:
+        return
+    known: set[str] = set()
+    for one, image in asked:
+        try:
+            known |= set(_packages(one, image))
+        except LadingError:
+            return  # what is in it, nobody knows; that it can't be read, its own task says
+    unknown = [name for name in sorted(state.only) if not any(map(renewing.named([name]), known))]
+    if not unknown:
+        return
+    for one, image in asked:
+        if _unlocked(one, image):
+            raise LadingError(
+                f"{image.name}{one.at} is not locked yet", do=f"doit lock:{image.name}{one.at}"
+            )
+    raise _unknown(asked, unknown[0], sorted(known))
+
+
+def _lacking(state: State, image: Image) -> list[str]:
+    """Those of the named packages that the image's own locks do not have."""
+    if not state.only:
+        return []
     known = set(_packages(state, image))
-    for name in sorted(state.only):
-        if any(map(renewing.named([name]), known)):
-            continue
-        if f"upgrade:{image.name}" not in state.named:
-            return False
-        raise _unknown(state, image, name, sorted(known))
-    return True
+    return [name for name in sorted(state.only) if not any(map(renewing.named([name]), known))]
 
 
 def _packages(state: State, image: Image) -> Iterator[str]:
@@ -129,25 +153,34 @@ def _packages(state: State, image: Image) -> Iterator[str]:
         if tools is not None:
             yield from (one.name for one in apt_kind.pinned(tools))
     for kind in state.kinds(image):
-        lock = state.layer_lock(image, kind)
+        lock, _ = state.lock_or_pins(image, kind)
         if lock is not None:
             yield from (one.name for one in kind.pinned(lock))
 
 
-def _unknown(state: State, image: Image, name: str, known: list[str]) -> DeclarationError:
-    base = state.base_of(image)
-    lock = state.base_lock(base)
-    below = bases.contents(base, lock) if lock is not None else ()
-    if any(renewing.named([name])(one.name) for one in below):
-        return DeclarationError(
-            f"{name} is part of the base {base.name}, which moves as a whole",
-            do=f"doit upgrade:base:{base.name}",
-        )
+def _unlocked(state: State, image: Image) -> bool:
+    return any(state.lock_or_pins(image, kind)[0] is None for kind in state.kinds(image))
+
+
+def _unknown(
+    asked: Sequence[tuple[State, Image]], name: str, known: Sequence[str]
+) -> DeclarationError:
+    for state, image in asked:
+        base = state.base_of(image)
+        lock = state.base_lock(base)
+        below = bases.contents(base, lock) if lock is not None else ()
+        if any(renewing.named([name])(one.name) for one in below):
+            return DeclarationError(
+                f"{name} is part of the base {base.name}, which moves as a whole",
+                do=f"doit upgrade:base:{base.name}{state.at}",
+            )
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     do = f"did you mean {' or '.join(near)}?" if near else ""
     if re.search(r"[=<>~!]", name):
         do = "name it without a version: which ones may be taken, the declaration says"
-    return DeclarationError(f"no lock of {image.name} has a package {name}", do=do)
+    state, image = asked[0]
+    whose = f"{image.name}{state.at}" if len(asked) == 1 else f"these {len(asked)} images"
+    return DeclarationError(f"no lock of {whose} has a package {name}", do=do)
 
 
 def _say_others(state: State, base: Base, name: str) -> None:
@@ -156,4 +189,5 @@ def _say_others(state: State, base: Base, name: str) -> None:
     others = [other for other in others if other != name]
     if others:
         shown = ", ".join(others[:4]) + (f" and {len(others) - 4} more" if len(others) > 4 else "")
-        state.console.note(f"  {base.name} is also the base of {shown}: `doit lock` goes on there")
+        name = f"{base.name}{state.at}"
+        state.console.note(f"  {name} is also the base of {shown}: `doit lock` goes on there")
