@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from doit.exceptions import InvalidCommand
 
-from lading.asking import Asking
+from lading.asking import Asking, images_of
 from lading.commands import meant
 
 
@@ -32,12 +32,16 @@ class Why(Asking):
     def _execute(self, all: bool, pos_args: list[str]) -> int:
         from lading.verbs import why
 
-        state = self.opened()
-        images = state.project.images
+        known = images_of(self.opened().everywhere)
         if len(pos_args) != 2:
             raise InvalidCommand("an image and a package: `doit why NAME PACKAGE`")
         name, package = pos_args
-        if name not in images:
-            raise InvalidCommand(f"there is no image '{name}'{meant(name, images)}")
-        self.outstream.write(f"{why.explained(state, images[name], package, every=all)}\n")
+        if name not in known:
+            raise InvalidCommand(f"there is no image '{name}'{meant(name, known)}")
+        if len(known[name]) > 1:
+            some = [f"{image.name}{state.at}" for state, image in known[name][:4]]
+            more = ", …" if len(known[name]) > len(some) else ""
+            raise InvalidCommand(f"{name} is several images: name {', '.join(some)}{more}")
+        ((state, image),) = known[name]
+        self.outstream.write(f"{why.explained(state, image, package, every=all)}\n")
         return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import shutil
 import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ from lading.layers.pip_kind import PIP
 from lading.locks import Header
 from lading.requirements import Pin, render
 from lading.store import Store
+from lading.verbs import why
 from lading.why import condas, debs, python
 from lading.why.graph import Graph, Node, Want, chains, collected
 from lading.why.words import told
@@ -270,6 +272,27 @@ def test_a_name_that_is_not_there(
     assert "Traceback" not in found.err + found.out
 
 
+def test_a_variant_of_a_matrix(trial: Trial, capsys: Said) -> None:
+    """Its values stand in its requirement files, and in the names of files that these include."""
+    one = YAML.index("  one:")
+    more = "  v:\n    matrix: {deep: [3.5, 4.0]}\n    base: slim\n"
+    more += "    pip: {requirements: recipes/v.in}\n"
+    (trial.root / "project.yaml").write_text(YAML[:one] + more + YAML[one:])
+    (trial.root / "recipes/v.in").write_text("-r deep-{deep}.in\n")
+    for version in ("3.5", "4.0"):
+        (trial.root / f"recipes/deep-{version}.in").write_text("deep=={deep}\n")
+    locks_of = trial.root / "locks/images"
+    shutil.copytree(locks_of / "other", locks_of / "v-4.0")
+    lock = locks_of / "v-4.0/linux-amd64/requirements.txt"
+    lock.write_text(lock.read_text().replace("other.in", "deep-4.0.in"))
+    assert trial.doit("why", "v-4.0", "deep") == 0
+    said = capsys.readouterr().out
+    assert "    recipes/deep-4.0.in:1: deep==4.0\n" in said
+    assert "bounded by recipes/deep-4.0.in:1: deep==4.0;" in said
+    assert trial.doit("why", "v", "deep") == 3
+    assert "v is several images: name v-3.5, v-4.0\n" in capsys.readouterr().err
+
+
 def test_an_image_that_is_not_locked_or_whose_lock_is_damaged(trial: Trial, capsys: Said) -> None:
     path = trial.root / "locks/images/one/linux-amd64/requirements.txt"
     path.write_text(path.read_text() + "<<<<<<< ours\n")
@@ -303,8 +326,9 @@ packages:
 """
 
 
-def test_a_conda_package() -> None:
-    lock = conda.CondaLock(
+@pytest.fixture
+def conda_lock() -> conda.CondaLock:
+    return conda.CondaLock(
         header=Header(command="", date=DAY, inputs=""),
         packages=tuple(
             Package(channel="lab", subdir="linux-64", file=file, sha256="1" * 64, size=433)
@@ -313,8 +337,11 @@ def test_a_conda_package() -> None:
         prefix="/opt/conda", specs=(), variables=(), scripts=(), distributions={},
         texts={"conda.lock": LOCK},
     )  # fmt: skip
+
+
+def test_a_conda_package(conda_lock: conda.CondaLock) -> None:
     wanted = Environment(specs=(Spec(text="tool-x=2", where="env.yaml:4"),))
-    made = condas.of(lock, wanted, layer="conda", folder="locks/c", place=no_place)
+    made = condas.of(conda_lock, wanted, layer="conda", folder="locks/c", place=no_place)
     assert told(made, "libfoo", None).splitlines() == [
         "libfoo 1.2: conda, in locks/c/conda.lock",
         "  file   libfoo-1.2-0.tar.bz2, 433 B",
@@ -325,6 +352,18 @@ def test_a_conda_package() -> None:
         "  newer  bounded by tool-x 2.0: libfoo >=1.1,<1.3; "
         "`doit outdated` asks whether there is one",
     ]
+
+
+def test_a_conda_package_of_a_variant(trial: Trial, conda_lock: conda.CondaLock) -> None:
+    yaml = trial.root / "project.yaml"
+    more = "  v:\n    matrix: {x: [2]}\n    base: slim\n    conda: {file: recipes/env.yaml}\n"
+    yaml.write_text(YAML + more)
+    (trial.root / "recipes/env.yaml").write_text("channels: [lab]\ndependencies:\n- tool-x={x}\n")
+    state, image = trial.state(), trial.image("v-2")
+    state.assume(("layer", "v-2", "conda"), conda_lock)
+    said = why.explained(state, image, "tool-x")
+    assert "    recipes/env.yaml:3: tool-x=2\n" in said
+    assert "bounded by recipes/env.yaml:3: tool-x=2;" in said
 
 
 # -- Debian ---------------------------------------------------------------------------------

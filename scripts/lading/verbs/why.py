@@ -65,14 +65,14 @@ def _absent(state: State, image: Image, package: str, graphs: list[Graph]) -> La
     others = _elsewhere(state, image, package)
     hints = [f"did you mean {' or '.join(near)}?"] if near else []
     hints += [f"it is in {', '.join(others)}"] if others else []
-    lock = "" if graphs else f"`doit lock:{image.name}` locks what goes in"
+    lock = "" if graphs else f"`doit lock:{image.name}{state.at}` locks what goes in"
     base = state.base_of(image)
     why = ""
     if base.debian is None:
         why = f"of the base {base.name}, an image, only the digest is locked: what is in it is not"
         why += " known here"
     return LadingError(
-        f"{image.name} has no package {package} in its locks",
+        f"{image.name}{state.at} has no package {package} in its locks",
         why=why,
         do="; ".join(hints) or lock,
     )
@@ -93,7 +93,7 @@ def _elsewhere(state: State, image: Image, package: str) -> list[str]:
             if not one.part and normalised(one.name) == wanted
         }
         if versions:
-            found.append(f"{other.name} ({', '.join(sorted(versions))})")
+            found.append(f"{other.name}{state.at} ({', '.join(sorted(versions))})")
     return found
 
 
@@ -115,7 +115,8 @@ def _graphs(state: State, image: Image) -> Iterator[Graph]:
     places = Places(state.project.root / "project.yaml")
     found = {kind.name: state.layer_lock(image, kind) for kind in state.kinds(image)}
     if None in found.values():
-        raise LadingError(f"{image.name} is not locked yet", do=f"doit lock:{image.name}")
+        name = f"{image.name}{state.at}"
+        raise LadingError(f"{name} is not locked yet", do=f"doit lock:{name}")
     base, base_lock = state.base_of(image), state.base_lock(state.base_of(image))
     for name, lock in reversed(found.items()):
         if isinstance(lock, PipLock):
@@ -142,8 +143,13 @@ def _graphs(state: State, image: Image) -> Iterator[Graph]:
             places,
             f"in the base {base.name}",
             bases.path(state.project.root, base.name, state.project.platform),
-            f"doit build:base:{base.name}",
+            f"doit build:base:{base.name}{state.at}",
         )
+
+
+def _section(image: Image) -> tuple[str, str]:
+    """Where project.yaml declares the image: a variant, with all that come of its matrix."""
+    return "images", image.variant_of or image.name
 
 
 def _keys(where: str) -> list[str]:
@@ -165,14 +171,18 @@ def _python(state: State, image: Image, lock: PipLock, places: Places) -> Iterat
     given = pip_kind.of_environment(image, state.project)
     yield from python.of(
         lock,
-        requirements.read(state.project.root, section.requirements, section.constraints, given),
+        requirements.read(
+            state.project.root, section.requirements, section.constraints, given, image.matrix
+        ),
         section,
         _facts(state, image),
         state.project.platform,
         state.store,
         folder=_inside(state, state.lock_folder(image)),
-        fetch=f"doit fetch:{image.name}",
-        place=lambda key, text: places.of(["images", image.name, "pip", key], text),
+        fetch=f"doit fetch:{image.name}{state.at}",
+        place=lambda key, text: places.of(
+            ["images", image.variant_of or image.name, "pip", key], text
+        ),
     )
 
 
@@ -180,7 +190,9 @@ def _facts(state: State, image: Image) -> Facts:
     """The facts that hold for pip's packages. Raises `LadingError` where the base is not locked."""
     base_lock = state.base_lock(state.base_of(image))
     if base_lock is None:
-        raise LadingError(f"the base {image.base} is not locked", do=f"doit lock:base:{image.base}")
+        raise LadingError(
+            f"the base {image.base} is not locked", do=f"doit lock:base:{image.base}{state.at}"
+        )
     facts = base_lock.facts
     for kind in state.kinds(image):
         if kind.name == "conda" and (below := state.layer_lock(image, kind)) is not None:
@@ -194,7 +206,7 @@ def _conda(
     assert image.conda is not None
     named = name.partition(":")[2]
     section = image.conda.environments[named] if named else image.conda
-    wanted = conda_layer.read_wanted(state.project.root, image.name, section, named)
+    wanted = conda_layer.read_wanted(state.project.root, image.name, section, named, image.matrix)
     folder = _inside(state, state.lock_folder(image))
     above: Sequence[tuple[str, Want]] = ()
     if isinstance(pip, PipLock):
@@ -217,19 +229,22 @@ def _placed(image: Image, where: str, text: str, places: Places) -> str:
     head = f"images.{image.name}."
     if not where.startswith(head):
         return where
-    return places.of(["images", image.name, *where.removeprefix(head).split(".")], text)
+    return places.of(
+        ["images", image.variant_of or image.name, *where.removeprefix(head).split(".")], text
+    )
 
 
 def _apt(state: State, image: Image, lock: AptLock, places: Places) -> Graph:
     own = image.apt or AptSection()
-    wanted = {f"images.{image.name}.apt.{key}": getattr(own, key) for key in ("build", "run")}
+    section = ".".join(_section(image))
+    wanted = {f"{section}.apt.{key}": getattr(own, key) for key in ("build", "run")}
     for source in state.sources_of(image):
         wanted[f"sources.{source.name}.apt.run"] = source.apt.run
     asked = state.request(image, APT)
     if isinstance(asked, AptRequest):
         wanted["lading, to build Python packages"] = asked.implied
     path = state.lock_folder(image) / apt.FILE
-    return _debs(state, lock, wanted, places, "apt", path, f"doit fetch:{image.name}")
+    return _debs(state, lock, wanted, places, "apt", path, f"doit fetch:{image.name}{state.at}")
 
 
 def _tools(state: State, source: SourceBuild, base: Base, lock: AptLock, places: Places) -> Graph:
@@ -246,7 +261,13 @@ def _tools(state: State, source: SourceBuild, base: Base, lock: AptLock, places:
     layer = f"apt, to compile {source.name} on {base.name}"
     path = state.tools_file(source, base)
     return _debs(
-        state, lock, wanted, places, layer, path, f"doit build:source:{source.name}@{base.name}"
+        state,
+        lock,
+        wanted,
+        places,
+        layer,
+        path,
+        f"doit build:source:{source.name}@{base.name}{state.at}",
     )
 
 
@@ -281,6 +302,6 @@ def _compiled(state: State, image: Image, places: Places) -> Graph:
         sources,
         {name: lock for name, lock in found.items() if lock is not None},
         folder="locks/sources",
-        place=lambda name: places.of(["images", image.name, "source"], name),
+        place=lambda name: places.of([*_section(image), "source"], name),
         declared=lambda name: places.of(["sources", name, "version"]),
     )
