@@ -28,6 +28,9 @@ from lading.verbs.source import OnBase
 
 Entry: TypeAlias = dict[str, Any] | Any  # a doit Task, which has no types
 
+OF_LOCKS = ("lock", "upgrade")
+"""The verbs that change locks, of which every machine makes those for all platforms."""
+
 
 class Work(BaseAction):  # type: ignore[misc]
     """An action that calls Python and leaves sys.stdout alone, so that threads can share it.
@@ -96,8 +99,8 @@ def _on_every_platform(
 class Pipeline:
     """The tasks of a project's bases and images, a verb at a time.
 
-    Those for another platform than this run's own end in @ and its name; of these only the locks
-    are in their group, the rest is made when it is named.
+    Those for another platform than this run's own end in @ and its name; of these only what is
+    done to locks is in its group, the rest is made when it is named.
     """
 
     def __init__(self, state: State) -> None:
@@ -122,8 +125,11 @@ class Pipeline:
         for base in self.state.project.bases.values():
             names = {"name": f"base:{base.name}", "base": base.name}
             kind = f"Debian {base.debian.suite}" if base.debian else f"{base.image}"
+            # An image moves its base along. Where that can't be done here for another platform,
+            # what can be done for this one has been done before.
+            in_group = base.name in used and not (verb == "upgrade" and self.state.at)
             yield self._task(
-                verb, names, base, base.name in used, make, current, clean, after,
+                verb, names, base, in_group, make, current, clean, after,
                 doc=f"the base {base.name}: {kind}",
             )  # fmt: skip
 
@@ -230,7 +236,7 @@ class Pipeline:
         }
         if clean is not None:
             task["clean"] = [_Clean(clean, state, thing)]
-        if in_group and (not state.at or verb == "lock"):
+        if in_group and (not state.at or verb in OF_LOCKS):
             return task
         # Hidden from `doit list` like any subtask, but not one of its group: made when named.
         alone = dict_to_task({**task, "name": f"{verb}:{name}"})

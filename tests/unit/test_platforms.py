@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from lading import locks, platforms, project
+from lading import locks, platforms, project, registry
 from lading.errors import EnvironmentProblem, LadingError
 from lading.layers import base as bases
 from lading.layers.pip_kind import PIP
 from lading.project import load
 from lading.state import State
 from lading.verbs import base as base_verb
+from lading.verbs import renewing
 from tests.support import projects
 from tests.support.projects import YAML, Trial
 
@@ -116,6 +120,20 @@ def test_the_tasks_of_another_platform(trial: Trial, capsys: pytest.CaptureFixtu
     assert "@" not in capsys.readouterr().out
 
 
+def test_upgrade_is_for_all_platforms_and_does_first_what_can_be_done_here(
+    trial: Trial, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert trial.doit("list", "--all", "--quiet") == 0
+    assert "upgrade:base:slim@linux-arm64" in capsys.readouterr().out
+    trial.doit("info", "upgrade")
+    found = re.findall(r"upgrade:\S+", capsys.readouterr().out)
+    assert found == [
+        "upgrade:base:slim",
+        *("upgrade:one", "upgrade:two"),
+        *("upgrade:one@linux-arm64", "upgrade:two@linux-arm64"),
+    ]
+
+
 def test_what_was_asked_for_by_name_is_known_to_each_platform(trial: Trial) -> None:
     state = trial.state()
     other = state.on(ARM)
@@ -170,6 +188,49 @@ def test_what_does_not_run_here_is_said(
     assert not platforms.runs(ARM)
     (tmp_path / "binfmt/qemu-aarch64").write_text("enabled\ninterpreter /x\n")
     assert platforms.runs(ARM)
+
+
+def test_a_base_that_is_the_same_is_not_looked_into_where_it_does_not_run(
+    trial: Trial, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(platforms, "native", lambda: AMD)
+    monkeypatch.setattr(platforms, "BINFMT", str(tmp_path / "binfmt"))
+    trial.engine.failures["run"] = LadingError("exec format error")
+    state = trial.state().on(ARM)
+    base = state.project.bases["slim"]
+    lock = state.base_lock(base)
+    assert lock is not None
+    remote = SimpleNamespace(digest=lock.digest)
+    monkeypatch.setattr(registry, "resolve", lambda image, platform, environ: remote)
+    assert renewing.base(state, base).changes == ()
+    remote.digest = f"sha256:{'7' * 64}"
+    with pytest.raises(EnvironmentProblem, match="can't be looked into"):
+        renewing.base(state, base)
+
+
+def test_all_platforms_are_asked_for_or_the_one_that_is_named(
+    trial: Trial, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = f"sha256:{'7' * 64}"
+    monkeypatch.setattr(
+        registry, "resolve", lambda image, platform, environ: SimpleNamespace(digest=there)
+    )
+    assert trial.doit("outdated", "two", "two@linux-arm64") == 1
+    said = capsys.readouterr().out
+    assert "base:slim (for two)\n" in said
+    assert "base:slim@linux-arm64 (for two@linux-arm64)\n" in said
+    assert "nothing to upgrade: two, two@linux-arm64\n" in said
+    trial.doit("outdated", "--format", "json")
+    found = json.loads(capsys.readouterr().out)["images"]
+    assert set(found) == {"one", "two", "one@linux-arm64", "two@linux-arm64"}
+    assert trial.doit("outdated", "two@linux-arm") == 3
+    assert "did you mean two@linux-arm64" in capsys.readouterr().err
+    # Where it stands, and what to do there.
+    assert trial.doit("why", "one@linux-arm64", "a") == 0
+    assert "locks/images/one/linux-arm64/requirements.txt" in capsys.readouterr().out
+    (trial.root / "locks/images/one/linux-arm64/requirements.txt").unlink()
+    assert trial.doit("why", "one@linux-arm64", "a") == 1
+    assert "-> doit lock:one@linux-arm64\n" in capsys.readouterr().err
 
 
 def test_an_engine_that_can_not_run_it_is_understood(trial: Trial) -> None:

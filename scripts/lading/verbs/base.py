@@ -117,8 +117,10 @@ def resolved(state: State, base: Base, old: BaseLock | None) -> tuple[str, str]:
 
     assert base.image is not None
     digest = registry.resolve(base.image, platform, environ=state.environ).digest
-    reference = bases.pinned(base.image, digest)
-    facts = facts_of_image(state, reference)
+    if old is not None and old.digest == digest and not platforms.runs(platform):
+        facts = old.facts  # which can't be looked for here, and are those of these bytes
+    else:
+        facts = facts_of_image(state, bases.pinned(base.image, digest))
     return bases.text_of(base, platform, facts, old, digest=digest), digest[:19]
 
 
