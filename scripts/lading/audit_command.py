@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from doit.exceptions import InvalidCommand
-
-from lading.asking import Asking
-from lading.commands import meant
+from lading.asking import Asking, chosen
 
 
 class Audit(Asking):
@@ -16,8 +13,8 @@ class Audit(Asking):
     doc_description = (
         "Asked by pip-audit, of the service that its own settings name: "
         "PIP_AUDIT_VULNERABILITY_SERVICE (pypi, osv, esms) and PIP_AUDIT_OSV_URL. Without a name: "
-        "all images that are locked. Exit code 1 where something is known, 2 where the service "
-        "can't be asked."
+        "all images, on all platforms; of those that are `default: false`, what is locked. Exit "
+        "code 1 where something is known, 2 where not all could be asked for."
     )
     cmd_options = (
         {
@@ -41,11 +38,7 @@ class Audit(Asking):
         from lading.verbs import audit
 
         state = self.opened()
-        images = state.project.images
-        for name in pos_args:
-            if name not in images:
-                raise InvalidCommand(f"there is no image '{name}'{meant(name, images)}")
-        wanted = [images[name] for name in dict.fromkeys(pos_args)] or list(images.values())
-        code, said = audit.asked(state, wanted, format, ignore)
+        named = chosen(state.everywhere, pos_args) if pos_args else None
+        code, said = audit.asked(state, named, format, ignore)
         self.outstream.write(said)
         return code

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from lading import audit
 from lading.errors import EnvironmentProblem
 from tests.support.index import only_loopback
 from tests.support.osv import Osv
-from tests.support.projects import Trial
+from tests.support.projects import YAML, Trial
 
 Said = pytest.CaptureFixture[str]
 FLAW = {
@@ -102,7 +102,45 @@ def test_the_one_on_path_is_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 def test_a_lock_that_is_missing_is_said(trial: Trial, osv: Osv, capsys: Said) -> None:
     (trial.root / "locks/images/one/linux-amd64/requirements.txt").unlink()
-    assert trial.doit("audit") == 1
+    assert trial.doit("audit") == 2
     assert "one is not asked for: it is not locked yet" in capsys.readouterr().out
     assert trial.doit("audit", "on") == 3
     assert "did you mean one" in capsys.readouterr().err
+
+
+def test_what_can_t_be_asked_for_beside_what_is(
+    tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a bot has written into a lock can be."""
+    asked: list[list[audit.Package]] = []
+
+    def known(wanted: Iterable[audit.Package], *_: object) -> audit.Report:
+        asked.append(sorted(wanted))
+        return audit.Report(flaws={("a", "1.0"): ()}, skipped={})
+
+    monkeypatch.setattr(audit, "audited", known)
+    section = "\n    base: slim\n    pip: {requirements: recipes/one.in}\n"
+    yaml = YAML + "".join(f"  {name}:{section}" for name in ("bot", "torn"))
+    yaml += "  unlocked:\n    base: slim\n    default: false\n    apt: [make]\n"
+    trial = Trial.make(tmp_path / "project", yaml)
+    folder = trial.root / "locks/images"
+    (folder / "bot/linux-amd64/requirements.txt").write_text(f"a==1.1 --hash=sha256:{'1' * 64}\n")
+    assert trial.doit("audit") == 1
+    assert asked == [[("a", "1.0"), ("a", "1.1"), ("uv", "9")]]
+    torn = folder / "torn/linux-amd64/requirements.txt"
+    torn.write_text(torn.read_text() + "<<<<<<< ours\n")
+    capsys.readouterr()
+    assert trial.doit("audit", "--format", "json") == 2
+    found = json.loads(capsys.readouterr().out)
+    assert found["audited"] == 3
+    path = "locks/images/torn/linux-amd64/requirements.txt"
+    assert found["problems"] == [f"torn is not asked for: {path}:11: not a line of a lock"]
+    assert trial.doit("audit", "one", "unlocked") == 2
+    assert "unlocked is not asked for: it is not locked yet" in capsys.readouterr().out
+
+
+def test_nothing_to_ask_for(trial: Trial, capsys: Said) -> None:
+    assert trial.doit("audit", "two") == 0
+    assert capsys.readouterr().out == "there is no Python package to ask for\n"
+    assert trial.doit("audit", "two", "--format", "json") == 0
+    assert json.loads(capsys.readouterr().out)["audited"] == 0

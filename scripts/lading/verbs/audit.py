@@ -33,19 +33,23 @@ class Listed(Struct, kw_only=True):
 
 
 def asked(
-    state: State, images: Sequence[Image], form: str, ignored: Sequence[str]
+    state: State,
+    images: Sequence[tuple[State, Image]] | None,
+    form: str,
+    ignored: Sequence[str],
 ) -> tuple[int, str]:
-    """The exit code (1: there is something known), and what to say, as text or JSON.
+    """The exit code (2: not all could be asked for, 1: there is something known), and what to say,
+    as text or JSON. images: each with the run for its platform; None are all of them, but for what
+    is `default: false` and not locked.
 
     Raises `EnvironmentProblem` where the service does not answer.
     """
-    listed = _listed(state, images)
-    if not listed.wanted:
-        return (1 if listed.problems else 0), "\n".join(
-            [*listed.problems, "there is no Python package to ask for", ""]
-        )
-    report = audit.audited(listed.wanted, state.environ, state.store.root / "audit", ignored)
-    if len(report.skipped) == len(listed.wanted):
+    every = [(one, image) for one in state.everywhere for image in one.project.images.values()]
+    listed = _listed(every if images is None else images, named=images is not None)
+    report = Report(flaws={}, skipped={})
+    if listed.wanted:
+        report = audit.audited(listed.wanted, state.environ, state.store.root / "audit", ignored)
+    if listed.wanted and len(report.skipped) == len(listed.wanted):
         (name, version), why = next(iter(sorted(report.skipped.items())))
         raise EnvironmentProblem(
             "the service that pip-audit asks knows none of these packages",
@@ -53,10 +57,10 @@ def asked(
             do="PIP_AUDIT_VULNERABILITY_SERVICE says whom it asks: pypi, osv or esms",
         )
     say = _json if form == "json" else _text
-    return (1 if report.flaws else 0), say(listed, report)
+    return (2 if listed.problems else 1 if report.flaws else 0), say(listed, report)
 
 
-def _listed(state: State, images: Iterable[Image]) -> Listed:
+def _listed(images: Iterable[tuple[State, Image]], named: bool) -> Listed:
     found = Listed(wanted={}, others={}, problems=[])
 
     def add(name: str, version: str, where: str) -> None:
@@ -64,29 +68,32 @@ def _listed(state: State, images: Iterable[Image]) -> Listed:
         if where not in places:
             places.append(where)
 
-    for image in images:
-        for kind in state.kinds(image):
-            try:
-                lock = state.layer_lock(image, kind)
-            except LadingError as error:
-                found.problems.append(f"{image.name} is not asked for: {error.what}")
-                continue
-            if lock is None:
-                found.problems.append(f"{image.name} is not asked for: it is not locked yet")
-                break
+    for state, image in images:
+        name = f"{image.name}{state.at}"
+        try:
+            locks = [state.lock_or_pins(image, kind)[0] for kind in state.kinds(image)]
+            base = state.base_lock(state.base_of(image))
+        except LadingError as error:
+            what = error.what.replace(f"{state.project.root}/", "")
+            found.problems.append(f"{name} is not asked for: {what}")
+            continue
+        if None in locks:
+            if named or image.default:
+                found.problems.append(f"{name} is not asked for: it is not locked yet")
+            continue
+        for kind, lock in zip(state.kinds(image), locks, strict=True):
             if isinstance(lock, PipLock):
                 for one in kind.pinned(lock):
-                    add(one.name, one.forms[0], f"{image.name}{_part(one.part)}")
+                    add(one.name, one.forms[0], f"{name}{_part(one.part)}")
             elif isinstance(lock, CondaLock):
                 # What of conda's packages is Python, the service knows by its name there.
-                for name, version in lock.distributions.items():
-                    add(name, version, f"{image.name} (conda)")
-                known = {normalised(name) for name in lock.distributions}
+                for package, version in lock.distributions.items():
+                    add(package, version, f"{name} (conda)")
+                known = {normalised(package) for package in lock.distributions}
                 rest = {p.stem for p in lock.packages if normalised(p.name) not in known}
                 found.others.setdefault("conda", set()).update(rest)
             elif isinstance(lock, AptLock):
                 _debian(found, lock.debs)
-        base = state.base_lock(state.base_of(image))
         if base is not None:
             _debian(found, base.debs)
     return found
@@ -106,6 +113,10 @@ def _debian(found: Listed, debs: Iterable[Deb]) -> None:
 
 
 def _text(listed: Listed, report: Report) -> str:
+    if not listed.wanted:
+        return "".join(
+            f"{line}\n" for line in [*listed.problems, "there is no Python package to ask for"]
+        )
     lines: list[str] = []
     for (name, version), flaws in sorted(report.flaws.items()):
         lines.append(f"{name} {version}: {', '.join(listed.wanted[name, version])}")
