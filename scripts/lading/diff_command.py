@@ -12,8 +12,9 @@ class Diff(Asking):
     doc_usage = "[NAME] [REV [REV2]]"
     doc_description = (
         "Without REV: between HEAD and the working tree. NAME is an image (with its base and its "
-        "sources), base:NAME or source:NAME; without, all of them. REV..REV2 and REV...REV2 mean "
-        "what they mean to git. Nothing is checked out. For a pull request:\n"
+        "sources), base:NAME or source:NAME, for another platform NAME@PLATFORM; without, all of "
+        "them. REV..REV2 and REV...REV2 mean what they mean to git. Nothing is checked out. For a "
+        "pull request:\n"
         "doit diff origin/main...HEAD --format markdown"
     )
     cmd_options = (

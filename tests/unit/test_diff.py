@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lading import project
 from lading.debian import Deb
 from lading.diff.git import Revision
 from lading.diff.reading import Place, place_of
@@ -21,6 +22,7 @@ from lading.moved import Change
 from lading.store import Artifact
 from tests.support.index import only_loopback, wheel
 from tests.support.projects import Trial
+from tests.unit.test_platforms import AMD, ARM, BOTH, lock_too
 
 Said = pytest.CaptureFixture[str]
 
@@ -88,6 +90,27 @@ def test_between_commits_and_the_working_tree(trial: Trial, capsys: Said) -> Non
     assert "a 1.1 → 1.0" in told(trial, capsys, second[:10], "HEAD~1")
     assert "no lock has changed" in told(trial, capsys, "two", "HEAD~1")
     assert git(trial.root, "status", "--porcelain") == "", "nothing is left behind"
+
+
+def test_each_platform_has_its_name(
+    trial: Trial, capsys: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(project, "native", lambda: AMD)
+    (trial.root / "project.yaml").write_text(BOTH)
+    lock_too(trial, ARM)
+    commit(trial, "both")
+    trial.lock("one", "1.1")
+    lock_too(trial, ARM)
+
+    def titles(*arguments: str) -> list[str]:
+        found = told(trial, capsys, *arguments)
+        return re.findall(r"(?m)^[*]*(\S+): 1 moved", found)
+
+    assert titles() == titles("--format", "markdown") == ["one", "one@linux-arm64"]
+    assert titles("one") == ["one"]
+    assert titles("one@linux-arm64", "HEAD") == ["one@linux-arm64"]
+    assert trial.doit("diff", "one@linux-arm") == 3
+    assert "did you mean one@linux-arm64" in capsys.readouterr().err
 
 
 def test_from_where_both_came(trial: Trial, capsys: Said) -> None:

@@ -20,11 +20,13 @@ FOLDED = 30
 
 
 class Moved(Struct, frozen=True, kw_only=True):
-    """What became of the locks of one place. bytes: what their files are together, then and now,
-    None where that is not known; problems: what could not be read, in words.
+    """What became of the locks of one place. at: what stands behind its name, where it is for
+    another platform than this run's own. bytes: what their files are together, then and now, None
+    where that is not known; problems: what could not be read, in words.
     """
 
     place: Place
+    at: str = ""
     how: Literal["added", "removed", "changed"]
     changes: tuple[Change, ...]
     bytes: tuple[int | None, int | None]
@@ -34,11 +36,12 @@ class Moved(Struct, frozen=True, kw_only=True):
     def title(self) -> str:
         """Whose locks, and what they are together."""
         was, now = self.bytes
+        name = f"{self.place}{self.at}"
         if self.how != "changed":
             word = "locked for the first time" if self.how == "added" else "its locks are gone"
             known = now or was
-            return f"{self.place}: {word}, {self._count}" + (f", {size(known)}" if known else "")
-        said = f"{self.place}: {moved.total(self.changes) or 'no pin has moved'}"
+            return f"{name}: {word}, {self._count}" + (f", {size(known)}" if known else "")
+        said = f"{name}: {moved.total(self.changes) or 'no pin has moved'}"
         if was is None or now is None:
             return said
         sizes = size(now) if was == now else f"{size(was)} → {size(now)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lading.diff.git import WORKING_TREE, Repository, Revision, opened
@@ -12,7 +12,12 @@ from lading.diff.words import FORMATS, Moved
 from lading.errors import DeclarationError, LadingError
 from lading.layers.pip import UNKNOWN
 from lading.moved import Pinned, compare
+from lading.platforms import dashed
+from lading.project import Image
 from lading.state import State
+
+Key = tuple[str, str, str]
+"""Whose locks: an image's, a base's or a source's; its name, and the platform."""
 
 
 def told(state: State, arguments: Sequence[str], form: str) -> str:
@@ -21,41 +26,55 @@ def told(state: State, arguments: Sequence[str], form: str) -> str:
     Raises `LadingError` where git can't say it, `DeclarationError` for arguments that mean nothing.
     """
     repository = opened(state.project.root)
-    name, rest = _split(state, repository, arguments)
+    wanted, rest = _split(state, repository, arguments)
     old, new = _ends(repository, rest)
-    wanted = _wanted(state, name) if name else None
     found = between(state, repository, old, new, wanted)
     return FORMATS[form](found, old, new)
 
 
-def names(state: State) -> list[str]:
-    """What can be asked for: images, base:NAME, source:NAME."""
-    project = state.project
-    return [
-        *project.images,
-        *(f"base:{name}" for name in project.bases),
-        *(f"source:{name}" for name in project.sources),
-    ]
+def names(state: State) -> Mapping[str, set[Key]]:
+    """What can be asked for: images, base:NAME, source:NAME, all also for other platforms; and
+    whose locks are meant: of an image, those of its base and its sources too.
+    """
+    from lading.asking import images_of
+
+    found: dict[str, set[Key]] = {}
+    for name, here in images_of(state.everywhere).items():
+        found[name] = {key for one, image in here for key in _keys(one, image)}
+    for one in state.everywhere:
+        platform = dashed(one.project.platform)
+        for base in one.project.bases:
+            found[f"base:{base}{one.at}"] = {("base", base, platform)}
+        for source in one.project.sources:
+            found[f"source:{source}{one.at}"] = {("source", source, platform)}
+    return found
+
+
+def _keys(state: State, image: Image) -> Iterator[Key]:
+    platform = dashed(state.project.platform)
+    yield "image", image.name, platform
+    yield "base", image.base, platform
+    for source in state.sources_of(image):
+        yield "source", source.name, platform
 
 
 def _split(
     state: State, repository: Repository, arguments: Sequence[str]
-) -> tuple[str, Sequence[str]]:
-    """The name that comes first, if it is one, and the revisions."""
-    first = arguments[0] if arguments else ""
-    if first in names(state):
-        return first, arguments[1:]
+) -> tuple[set[Key] | None, Sequence[str]]:
+    """Whose locks are meant, if there is a name that says so, and the revisions."""
+    first, known = arguments[0] if arguments else "", names(state)
+    if first in known:
+        return known[first], arguments[1:]
     if len(arguments) > 2:
         raise DeclarationError(
-            f"'{first}' is neither an image, nor base:NAME or source:NAME"
-            f"{_near(first, names(state))}"
+            f"'{first}' is neither an image, nor base:NAME or source:NAME{_near(first, known)}"
         )
     if first and ".." not in first and repository.commit(first) is None:
         raise DeclarationError(
-            f"'{first}' is neither an image nor a commit{_near(first, names(state))}",
+            f"'{first}' is neither an image nor a commit{_near(first, known)}",
             do=repository.hint(first),
         )
-    return "", arguments
+    return None, arguments
 
 
 def _near(name: str, known: Iterable[str]) -> str:
@@ -84,29 +103,20 @@ def _known(repository: Repository, name: str) -> Revision:
     return found
 
 
-def _wanted(state: State, name: str) -> set[tuple[str, str]]:
-    """Whose locks are meant: of an image, those of its base and its sources too."""
-    for whose in ("base", "source"):
-        if name.startswith(f"{whose}:"):
-            return {(whose, name.partition(":")[2])}
-    image = state.project.images[name]
-    sources = {("source", source.name) for source in state.sources_of(image)}
-    return {("image", name), ("base", image.base), *sources}
-
-
 def between(
     state: State,
     repository: Repository,
     old: Revision,
     new: Revision,
-    wanted: set[tuple[str, str]] | None = None,
+    wanted: set[Key] | None = None,
 ) -> list[Moved]:
     """What became of each place whose lock files differ, images first."""
     changed = {place_of(path) for path in repository.changed(old, new, "locks")}
     places = sorted(
         place
         for place in changed
-        if place is not None and (wanted is None or (place.whose, place.name) in wanted)
+        if place is not None
+        and (wanted is None or (place.whose, place.name, place.platform) in wanted)
     )
     places.sort(key=lambda place: ("image", "base", "source").index(place.whose))
     called = {base.name: base.image for base in state.project.bases.values() if base.image}
@@ -115,7 +125,8 @@ def between(
         after = state.project.root
         if new.commit:
             after = _laid_out(repository, new, places, Path(name) / "new")
-        return [_moved(place, before, after, called) for place in places]
+        own = dashed(state.project.platform)
+        return [_moved(place, before, after, called, own) for place in places]
 
 
 def _laid_out(
@@ -133,7 +144,7 @@ def _laid_out(
     return folder
 
 
-def _moved(place: Place, before: Path, after: Path, called: Mapping[str, str]) -> Moved:
+def _moved(place: Place, before: Path, after: Path, called: Mapping[str, str], own: str) -> Moved:
     was, now = read(place, before, called), read(place, after, called)
     old, new = pins(was, now), pins(now, was)
     how = "changed"
@@ -141,6 +152,7 @@ def _moved(place: Place, before: Path, after: Path, called: Mapping[str, str]) -
         how = "added" if _any(now) else "removed" if _any(was) else "changed"
     return Moved(
         place=place,
+        at="" if place.platform == own else f"@{place.platform}",
         how=how,  # type: ignore[arg-type]
         changes=compare(old, new),
         bytes=(_bytes(old), _bytes(new)),
