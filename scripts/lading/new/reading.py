@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from lading.new import dockerfile
 from lading.new.draft import Draft, Left, free
 from lading.new.environments import decoded, take_environment
 from lading.new.requirement_files import content, left_out, take
-from lading.requirements import refused
+from lading.requirements import normalised, refused
 
 KINDS = (
     "a requirements file (.txt, .in), environment.yml, pyproject.toml, uv.lock, pylock.toml "
@@ -74,19 +74,58 @@ def _pyproject(draft: Draft, path: Path, shown: str, extras: Sequence[str]) -> N
     optional = project.get("optional-dependencies", {})
     if not isinstance(optional, dict):
         raise DeclarationError(f"{shown}: project.optional-dependencies is no table")
-    unknown = [extra for extra in extras if extra not in optional]
+    known = {normalised(extra): extra for extra in optional}
+    unknown = [extra for extra in extras if normalised(extra) not in known]
     if unknown:
-        known = ", ".join(optional) or "none"
-        raise DeclarationError(f"{shown}: it has no extra {unknown[0]!r}; its extras: {known}")
-    wanted = _texts(project.get("dependencies", []), shown, "dependencies")
-    for extra in extras:
-        more = _texts(optional[extra], shown, f"optional-dependencies.{extra}")
-        wanted += [text for text in more if text not in wanted]
-    _lines(draft, shown, wanted)
-    _not_itself(draft, shown, str(project.get("name", "")))
+        told = ", ".join(optional) or "none"
+        raise DeclarationError(f"{shown}: it has no extra {unknown[0]!r}; its extras: {told}")
+    name = str(project.get("name", ""))
+
+    def needs(extra: str) -> list[str]:
+        if extra not in known:
+            return []  # that is a warning to pip
+        return _texts(optional[known[extra]], shown, f"optional-dependencies.{known[extra]}")
+
+    own = _texts(project.get("dependencies", []), shown, "dependencies")
+    wanted = list(_resolved(own, name, needs))
+    for extra in map(normalised, extras):
+        wanted += _resolved(needs(extra), name, needs, frozenset([extra]))
+    _lines(draft, shown, list(dict.fromkeys(wanted)))
+    _not_itself(draft, shown, name)
     if project.get("requires-python"):
         draft.notes.append(f"{shown}: it wants Python {project['requires-python']}; the base's has")
         draft.notes[-1] += " to fit"
+
+
+def _resolved(
+    needed: Iterable[str],
+    name: str,
+    needs: Callable[[str], Sequence[str]],
+    within: frozenset[str] = frozenset(),
+    marker: str = "",
+) -> Iterator[str]:
+    """What is needed (PEP 508), with the project's own extras (`name[extra]`) as what these need:
+    `needs` knows it by their normalised names (PEP 685). within: those that this is part of;
+    marker: what all of it is subject to.
+    """
+    from packaging.markers import Marker
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    for text in needed:
+        try:
+            one = Requirement(text)
+        except InvalidRequirement:
+            yield text  # what is wrong with it is said of all that can't be taken
+            continue
+        if marker:
+            both = f"({marker}) and ({one.marker})" if one.marker else marker
+            one.marker, text = Marker(both), ""
+        if normalised(one.name) != normalised(name):
+            yield text or str(one)
+            continue
+        for extra in sorted({normalised(extra) for extra in one.extras} - within):
+            inner = within | {extra}
+            yield from _resolved(needs(extra), name, needs, inner, str(one.marker or ""))
 
 
 def _texts(value: object, shown: str, key: str) -> list[str]:

@@ -256,6 +256,21 @@ def test_from_a_pyproject(root: Path, capsys: Said) -> None:
     assert "checkout" in out
 
 
+def test_extras_of_a_pyproject_that_are_other_extras_of_it(root: Path) -> None:
+    (root.parent / "pyproject.toml").write_text(
+        '[project]\nname = "My.Own"\ndependencies = ["six", "my-own[base]"]\n'
+        "[project.optional-dependencies]\nbase = ['attrs']\n"
+        "Plot_It = ['packaging; os_name == \"posix\"', 'my_own[all, gone]']\n"
+        "all = ['six', 'my-own[plot-it] ; python_version > \"3\"']\n"
+    )
+    read(root, "pyproject.toml", "--extra", "ALL")
+    assert (root / "recipes/mine/requirements.in").read_text().splitlines() == [
+        "six",
+        "attrs",
+        'packaging; python_version > "3" and os_name == "posix"',
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
