@@ -23,6 +23,7 @@ Edit = tuple[int, int, str]
 
 _BREAK = re.compile(r"\r\n|\n|\r")
 _BLANK_LINE = re.compile(r"(?:\r\n|\n|\r(?!\n))[ \t]*[\r\n]")
+_TABS = re.compile(r"(?<=\S)[ \t]*\t[ \t]*")
 _SHORT = 80
 """Characters up to which a list or a mapping stands in one line."""
 
@@ -232,8 +233,10 @@ def _tree(text: str) -> tuple[Span | None, int]:
     opened: list[Span] = []
     root: Span | None = None
     end = len(text)
-    # Python's own parser: its marks count characters, and nothing here is large.
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+    # Python's own parser: its marks count characters, and nothing here is large. Of tabs between
+    # one thing and the next, which libyaml reads as spaces, it knows nothing.
+    spaced = _TABS.sub(lambda found: " " * len(found[0]), text)
+    for event in yaml.parse(spaced, Loader=yaml.SafeLoader):
         assert event.start_mark is not None and event.end_mark is not None
         start, stop = event.start_mark.index, event.end_mark.index
         if isinstance(event, yaml.DocumentEndEvent) and event.explicit:

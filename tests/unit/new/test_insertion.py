@@ -120,6 +120,11 @@ PLACES = {
         "images:\n  a: &a {base: slim}\n  b: *a\n"
         "  mine:\n    base: slim\n    test:\n      - a b\n",
     ),
+    "where tabs stand between things": (
+        "images:\t# all\n  a:\t{base:\tslim}\t# a\n",
+        "images:\t# all\n  a:\t{base:\tslim}\t# a\n"
+        "  mine:\n    base: slim\n    test:\n      - a b\n",
+    ),
     "behind a key with a question mark": (
         "images:\n  ? a\n  : base: slim\n",
         "images:\n  ? a\n  : base: slim\n\n  mine:\n    base: slim\n    test:\n      - a b\n",
