@@ -16,7 +16,7 @@ import requests
 
 from lading.store import Store
 from tests.e2e.conftest import Copy
-from tests.support import engines, lesson
+from tests.support import engines, images, lesson
 from tests.support.channels import Channel
 from tests.support.index import Index
 
@@ -97,6 +97,15 @@ def test_every_base_of_the_lesson(project: Copy, bases: str) -> None:
     assert (
         "\nUSER 1000\n" in (project.root / "build/astropy-notebook/context/Dockerfile").read_text()
     )
+    # The tag moves on.
+    row = next(row for row in lesson.ROWS if row.tag == "latest")
+    images.push(lesson.image(row, images.tiny_image([]).layer), bases, row.name, row.tag)
+    outcome = project.doit("outdated", "astropy-notebook")
+    assert outcome.code == 1, outcome.output
+    told = " ".join(outcome.output.split())
+    assert "base scipy-notebook: 1 moved scipy-notebook:latest sha256:" in told
+    assert f"! {bases}/jupyter/scipy-notebook:latest is another image now" in told
+    assert "nothing to upgrade: astropy-notebook" in told
 
 
 def test_a_base_without_a_python_says_what_brings_one(project: Copy) -> None:
