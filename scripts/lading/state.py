@@ -556,7 +556,12 @@ class State:
         return f"{verb}:{image.name}" in self.goals
 
     def exists(self, image: Image) -> bool:
-        """Whether the image with today's key is somewhere, so that nothing before it is needed."""
+        """Whether the image with today's key is somewhere, so that nothing before it is needed.
+
+        One with a lock that can't be read is nowhere: what it stands on is asked for as ever.
+        """
+        if self._key_or_none(image) is None:
+            return False
         # A fresh runner's engine has nothing, and takes seconds to say so.
         if self.frozen or self.asked_for("push", image):
             return self.archived(image) or bool(self.in_registry(image)) or self.in_engine(image)

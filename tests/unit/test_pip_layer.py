@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from lading import locks, net, uv
 from lading.errors import EnvironmentProblem, LadingError
 from lading.facts import Facts
-from lading.files import sha256_of
+from lading.files import sha256_of, write_text
 from lading.layers import pip, pip_image, sdist
 from lading.layers.pip import PipLock, Request
 from lading.layers.pip_kind import PIP
@@ -126,7 +126,17 @@ def test_a_lock_says_nowhere_where_its_files_are(
     assert "http" not in "".join(made.texts.values())
 
 
-def test_what_is_written_is_read_again(index: Index, store: Store, tmp_path: Path) -> None:
+def _killed_at(name: str) -> Callable[..., None]:
+    def write(path: Path, *_: object, **_named: object) -> None:
+        if path.name == name:
+            raise KeyboardInterrupt
+
+    return write
+
+
+def test_what_is_written_is_read_again(
+    index: Index, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     index.wheel("a", "1.0", requires=["b"])
     index.wheel("b", "1.0")
     made = lock(request(tmp_path, {"r.in": "a\n"}), store)
@@ -134,6 +144,17 @@ def test_what_is_written_is_read_again(index: Index, store: Store, tmp_path: Pat
     assert pip.read(folder) is None
     (folder).mkdir()
     (folder / "build-gone.txt").write_text("left from an earlier lock")
+    with monkeypatch.context() as killed:
+        # Killed just before the last file, or just after it: a whole lock, the old or the new.
+        killed.setattr(pip, "write_text", _killed_at("requirements.txt"))
+        with pytest.raises(KeyboardInterrupt):
+            pip.write(folder, made)
+        assert (folder / "build-gone.txt").exists()
+        killed.setattr(Path, "unlink", _killed_at("build-gone.txt"))
+        killed.setattr(pip, "write_text", write_text)
+        with pytest.raises(KeyboardInterrupt):
+            pip.write(folder, made)
+        assert pip.read(folder) == made
     pip.write(folder, made)
     assert pip.read(folder) == made
     assert sorted(path.name for path in folder.iterdir()) == ["installer.txt", "requirements.txt"]
@@ -285,6 +306,8 @@ def test_a_constraint_and_a_requirement_are_not_the_same(tmp_path: Path) -> None
 
 # -- damaged locks --------------------------------------------------------------------------
 
+PINNED_B = f"b==2 \\\n    --hash=sha256:{'2' * 64}\n    # file: b-2.tar.gz 1\n"
+
 
 @pytest.mark.parametrize(
     ("name", "damage", "expected"),
@@ -297,6 +320,7 @@ def test_a_constraint_and_a_requirement_are_not_the_same(tmp_path: Path) -> None
         ("installer.txt", lambda text: text.replace("uv==", "uv>="), r"installer\.txt:7: not a"),
         ("installer.txt", lambda text: text[: text.index("uv==")], "one package is expected"),
         ("build-a.txt", lambda text: "\0", "not a lock"),
+        ("requirements.txt", lambda text: text + PINNED_B, "what builds b is not locked beside it"),
     ],
 )
 def test_a_damaged_lock_is_named_with_its_line(
@@ -309,7 +333,9 @@ def test_a_damaged_lock_is_named_with_its_line(
         pin = Pin(
             name="uv" if file == "installer" else "a",
             version="1",
-            artifact=Artifact(name="x.whl", sha256="1" * 64, size=1),
+            artifact=Artifact(
+                name="a-1.tar.gz" if file == "requirements" else "x.whl", sha256="1" * 64, size=1
+            ),
         )
         text = locks.text_of(header, render([pin]), "About.")
         (folder / f"{file}.txt").write_text(text)

@@ -6,14 +6,14 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from lading import debian, net
+from lading import debian, net, requirements
 from lading.engines import RunResult
 from lading.errors import EnvironmentProblem, LadingError
 from lading.facts import Facts
@@ -413,12 +413,31 @@ def test_a_lock_made_again_says_what_moved(trial: Trial, index: Index, capsys: S
     assert (trial.root / "build/one/context/pip/wheels/b-3.1-py3-none-any.whl").exists()
 
 
-def test_a_damaged_lock_is_made_anew(trial: Trial, index: Index) -> None:
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda text: f"{text}=======\n", "requirements.txt:11: not a line of a lock"),
+        # As a merge leaves it that takes away build-a.txt.
+        (
+            lambda text: text.replace("a-1.0-py3-none-any.whl", "a-1.0.tar.gz"),
+            "requirements.txt: what builds a is not locked beside it (there is no build-a.txt)",
+        ),
+    ],
+)
+def test_a_damaged_lock_is_made_anew(
+    trial: Trial, index: Index, capsys: Said, damage: Callable[[str], str], said: str
+) -> None:
     path = trial.root / "locks/images/one/linux-amd64/requirements.txt"
     index.wheel("uv", __import__("importlib.metadata").metadata.version("uv"))
-    path.write_text(path.read_text() + "=======\n")
+    whole = path.read_text()
+    path.write_text(damage(whole))
+    # Nothing that the image stands on is taken for out of date with it.
+    assert not trial.state().exists(trial.image("one"))
+    assert trial.doit("frozen=1") == 1
+    shown = capsys.readouterr().out
+    assert said in shown and "run `doit lock:one` without them" in shown
     assert trial.doit("lock") == 0
-    assert "=======" not in path.read_text()
+    assert requirements.parse(path.read_text(), "") == requirements.parse(whole, "")
 
 
 def test_what_the_index_no_longer_has_is_locked_again_loudly(

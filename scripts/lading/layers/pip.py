@@ -6,7 +6,6 @@ The lock is in pip's own hash-checking form (`requirements.txt`); beside it stan
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
@@ -183,29 +182,39 @@ def read(folder: Path) -> PipLock | None:
         if text is None:
             return None
         texts[name] = text
-    for name in sorted(os.listdir(at)):  # noqa: PTH208 - a glob takes 10x as long
-        if name.startswith("build-") and name.endswith(".txt"):
-            texts[name] = locks.read(f"{at}/{name}") or ""
-    headers = {name: locks.split(text, f"{at}/{name}")[0] for name, text in texts.items()}
-    pins = {name: requirements.parse(text, f"{at}/{name}") for name, text in texts.items()}
-    installer = pins.pop("installer.txt")
+    header, pins = _parsed(f"{at}/requirements.txt", texts["requirements.txt"])
+    _, installer = _parsed(f"{at}/installer.txt", texts["installer.txt"])
     if len(installer) != 1:
         raise LadingError(f"{folder / 'installer.txt'}: one package is expected there")
-    return PipLock(
-        header=headers["requirements.txt"],
-        pins=pins.pop("requirements.txt"),
-        installer=installer[0],
-        build={name[len("build-") : -len(".txt")]: found for name, found in pins.items()},
-        texts=texts,
-    )
+    build: dict[str, tuple[Pin, ...]] = {}
+    # By name, not what lies there: what is left from an earlier lock is no part of this one.
+    for pin in pins:
+        if pin.is_wheel:
+            continue
+        name = f"build-{pin.name}.txt"
+        text = locks.read(f"{at}/{name}")
+        if text is None:
+            raise LadingError(
+                f"{at}/requirements.txt: what builds {pin.name} is not locked beside it",
+                why=f"there is no {name}",
+                do="bring it back, or lock again",
+            )
+        texts[name], build[pin.name] = text, _parsed(f"{at}/{name}", text)[1]
+    return PipLock(header=header, pins=pins, installer=installer[0], build=build, texts=texts)
+
+
+def _parsed(path: str, text: str) -> tuple[Header, tuple[Pin, ...]]:
+    return locks.split(text, path)[0], requirements.parse(text, path)
 
 
 def write(folder: Path, lock: PipLock) -> None:
-    """Writes the lock's files; the one that makes it valid, requirements.txt, last."""
-    for name in left(folder, lock):
-        (folder / name).unlink()
+    """Writes the lock's files; the one that makes it valid, requirements.txt, last, and only then
+    takes away what that one no longer names: killed in between, it is a whole lock, old or new.
+    """
     for name in sorted(lock.texts, key=lambda name: name == "requirements.txt"):
         write_text(folder / name, lock.texts[name])
+    for name in left(folder, lock):
+        (folder / name).unlink()
 
 
 def left(folder: Path, lock: PipLock) -> set[str]:
