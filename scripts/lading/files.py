@@ -174,6 +174,11 @@ def _still_named(handle: int, path: Path) -> bool:
         return False
 
 
+def at_home(path: str) -> Path:
+    """A path that may begin with ~ or ~NAME; as it stands where nobody knows that home."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path's own raises there
+
+
 def tree(path: Path, root: Path) -> dict[str, Path]:
     """The files at or below `path`, sorted, each by its name inside it ("" for a file itself).
 

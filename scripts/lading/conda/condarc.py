@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_plus
 
+from lading import files
 from lading.errors import EnvironmentProblem
 from lading.schema.nodes import ListNode, MapNode, Node, ScalarNode, UnreadableError, read
 
@@ -75,14 +76,14 @@ def settings(environ: Mapping[str, str]) -> Settings:
         custom={name: str(url) for name, url in maps["custom_channels"].items()},
         several=several,
         proxies={name: str(url) for name, url in maps["proxy_servers"].items() if url},
-        certificates=str(Path(verify).expanduser()) if "/" in verify else "",
+        certificates=str(files.at_home(verify)) if "/" in verify else "",
         tokens=_tokens(environ),
     )
 
 
 def _files(environ: Mapping[str, str]) -> Iterator[Path]:
     """The files there are, the one that counts most last."""
-    home = Path(environ.get("HOME") or Path.home())
+    home = files.at_home(environ.get("HOME") or "~")
     places = [
         SYSTEM / "etc/conda/.condarc",
         SYSTEM / "etc/conda/condarc",
@@ -103,7 +104,7 @@ def _files(environ: Mapping[str, str]) -> Iterator[Path]:
         prefix = Path(environ["CONDA_PREFIX"])
         places += [prefix / ".condarc", prefix / "condarc", prefix / "condarc.d"]
     if environ.get("CONDARC"):
-        places.append(Path(environ["CONDARC"]).expanduser())
+        places.append(files.at_home(environ["CONDARC"]))
     for place in dict.fromkeys(places):
         if place.is_file():
             yield place
@@ -153,7 +154,7 @@ def _expanded(text: str, environ: Mapping[str, str]) -> str:
 
 def _tokens(environ: Mapping[str, str]) -> dict[str, str]:
     """anaconda-client's tokens: files named by the URL they are for."""
-    home = Path(environ.get("HOME") or Path.home())
+    home = files.at_home(environ.get("HOME") or "~")
     config = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
     data = Path(environ.get("XDG_DATA_HOME") or home / ".local" / "share")
     folders = [data / "binstar", home / ".continuum" / "binstar", config / "binstar"]

@@ -15,6 +15,8 @@ from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from msgspec import Struct
 
+from lading import files
+
 SYSTEM = Path("/etc")
 """Where configuration files of the whole machine are."""
 
@@ -289,7 +291,7 @@ def _ini(path: Path) -> dict[str, dict[str, str]]:
 
 
 def _home(environ: Mapping[str, str]) -> Path:
-    return Path(environ["HOME"]) if environ.get("HOME") else Path.home()
+    return Path(environ["HOME"]) if environ.get("HOME") else files.at_home("~")
 
 
 def _user_configuration(environ: Mapping[str, str]) -> Path:

@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urljoin, urlsplit
 
+from lading import files
 from lading.errors import EnvironmentProblem, LadingError
 from lading.references import DIGEST, Reference
 
@@ -456,7 +457,7 @@ def _credentials(registry: str, environ: Mapping[str, str]) -> tuple[str, str, s
     import docker.auth
 
     folder = environ.get("DOCKER_CONFIG") or str(Path(environ.get("HOME", "~"), ".docker"))
-    path = Path(folder, "config.json").expanduser()
+    path = files.at_home(f"{folder}/config.json")
     if not path.is_file():
         return "", "", ""
     try:

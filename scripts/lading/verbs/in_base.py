@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lading import net, platforms
+from lading import files, net, platforms
 from lading.errors import LadingError
 from lading.layers.kind import InBase, Tools
 from lading.project import Base
@@ -78,7 +78,7 @@ def _settings(environ: Mapping[str, str]) -> tuple[dict[str, str], list[Mount]]:
     if bundle is not None and Path(bundle[1]).is_file():
         mounts.append(Mount(source=Path(bundle[1]).resolve(), target=CA))
         inside["SSL_CERT_FILE"] = CA
-    netrc = Path(environ.get("NETRC") or "~/.netrc").expanduser()
+    netrc = files.at_home(environ.get("NETRC") or "~/.netrc")
     if netrc.is_file():
         mounts.append(Mount(source=netrc.resolve(), target="/lading/netrc"))
         inside["NETRC"] = "/lading/netrc"
