@@ -369,12 +369,24 @@ def test_a_leftover_of_another_run_is_gone_on_with(store: Store, site: Site) -> 
     assert store.path(artifact.sha256).read_bytes() == some(9000)
 
 
-@pytest.mark.parametrize("size", [True, False])
-def test_a_leftover_that_is_whole_asks_for_nothing(store: Store, site: Site, size: bool) -> None:
+@pytest.mark.parametrize(("size", "mode"), [(True, 0o644), (False, 0o644), (True, 0o444)])
+def test_a_leftover_that_is_whole_asks_for_nothing(
+    store: Store, site: Site, size: bool, mode: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     artifact = site.add("/a", some(9000), size=size)
     partial = store.root / "partial" / f"{artifact.sha256}.part"
     partial.parent.mkdir(parents=True)
     partial.write_bytes(some(9000))
+    partial.chmod(mode)
+    # What keeps everybody out but root, who may run this.
+    real = Path.open
+
+    def opened(path: Path, *how: Any, **options: Any) -> Any:
+        if path == partial and not path.stat().st_mode & 0o200:
+            raise PermissionError(13, "Permission denied")
+        return real(path, *how, **options)
+
+    monkeypatch.setattr(Path, "open", opened)
     assert fetched(store, site, artifact) == some(9000)
     assert site.requests == []
 
@@ -893,6 +905,13 @@ def test_default_place() -> None:
     assert Store.default({**home, "XDG_CACHE_HOME": "/c"}).root == Path("/c/lading")
     assert Store.default({**home, "XDG_CACHE_HOME": "rel"}).root == Path("/home/u/.cache/lading")
     assert Store.default({"XDG_CACHE_HOME": "/c", "LADING_CACHE": "/l"}).root == Path("/l")
+    with pytest.raises(EnvironmentProblem, match="LADING_CACHE=~nobody-here/x: there is no such"):
+        Store.default({"LADING_CACHE": "~nobody-here/x"})
+
+
+def test_what_nobody_offers_is_gone(store: Store) -> None:
+    with pytest.raises(Gone, match="no longer there"):
+        store.fetch_new("a.whl", [])
 
 
 @pytest.mark.parametrize("sha256", ["", "../../x", "A" * 64, "0" * 63])

@@ -41,6 +41,18 @@ def _unheard(_bytes: int) -> None:
     """No progress is wanted."""
 
 
+def _at_home(path: str, setting: str = "") -> Path:
+    """A path that may begin with ~ or ~NAME."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise EnvironmentProblem(
+            f"{setting}{path}: there is no such home folder",
+            why=str(error),
+            do="set LADING_CACHE to the absolute path of a folder for what is downloaded",
+        ) from error
+
+
 class Store(Struct, frozen=True):
     """A folder of artifacts. With all that is asked for in it, it may be read-only.
 
@@ -52,13 +64,15 @@ class Store(Struct, frozen=True):
 
     @classmethod
     def default(cls, environ: Mapping[str, str], project: Path | None = None) -> Store:
-        """$LADING_CACHE, else $XDG_CACHE_HOME/lading, else ~/.cache/lading."""
+        """$LADING_CACHE, else $XDG_CACHE_HOME/lading, else ~/.cache/lading. Raises
+        `EnvironmentProblem` where nobody knows whose home is meant.
+        """
         if environ.get("LADING_CACHE"):
-            return cls(Path(environ["LADING_CACHE"]).expanduser().absolute(), project)
+            return cls(_at_home(environ["LADING_CACHE"], "LADING_CACHE=").absolute(), project)
         cache = environ.get("XDG_CACHE_HOME", "")
         if Path(cache).is_absolute():  # the XDG specification: a relative path is to be ignored
             return cls(Path(cache) / "lading", project)
-        home = Path(environ["HOME"]) if environ.get("HOME") else Path.home()
+        home = Path(environ["HOME"]) if environ.get("HOME") else _at_home("~")
         return cls(home / ".cache" / "lading", project)
 
     def claim(self, kind: str, things: Iterable[tuple[str, str]]) -> None:

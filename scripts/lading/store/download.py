@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,8 @@ CHUNK = 1 << 18
 """Bytes that are read at once."""
 PATIENCE = 4
 """How many cut-offs in a row that brought nothing new end the attempt."""
+
+_NOWHERE = "no index, mirror or server that is configured offers it"
 
 
 class Artifact(Struct, frozen=True, kw_only=True):
@@ -125,7 +128,11 @@ class Part:
         self._hash = hashlib.sha256()
         with files.disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file: BinaryIO = path.open("r+b" if path.exists() else "w+b", buffering=0)
+            mode = path.stat().st_mode if path.exists() else None
+            # One that was about to get its final name when it was killed is read-only already.
+            if mode is not None and not mode & stat.S_IWUSR:
+                path.chmod(stat.S_IMODE(mode) | stat.S_IWUSR)
+            self._file: BinaryIO = path.open("w+b" if mode is None else "r+b", buffering=0)
         while chunk := self._file.read(CHUNK):
             self._count(chunk)
 
@@ -182,7 +189,7 @@ def fill(part: Part, artifact: Artifact, sources: Sequence[Source], line: Line) 
     Raises `Gone`, `EnvironmentProblem`, `Stopped`, or `LadingError` for wrong content.
     """
     if not sources:
-        raise _gone(artifact, "no index, mirror or server that is configured offers it")
+        raise _gone(artifact, _NOWHERE)
     failures: list[LadingError] = []
     wrong = 0
     for number, source in enumerate([*sources, sources[-1]]):
@@ -208,6 +215,8 @@ def fill_new(part: Part, name: str, sources: Sequence[Source], line: Line) -> Ar
     it; what that file is called by. Raises `Gone` or `EnvironmentProblem`.
     """
     unknown = Artifact(name=name, sha256="0" * 64)
+    if not sources:
+        raise _gone(unknown, _NOWHERE)
     failures: list[LadingError] = []
     for source in sources:
         part.restart()
