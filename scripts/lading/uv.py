@@ -153,6 +153,13 @@ def here(
     return process.run(command, cwd=folder, env={**clean, **environment, **never})
 
 
+def _asking(environment: Mapping[str, str]) -> list[str]:
+    """How what is asked of it begins."""
+    # It has an option, but no variable, for what is asked of none but folders and pages of links.
+    nowhere = ["--no-index"] if environment.get("UV_NO_INDEX") else []
+    return ["pip", "compile", "--no-header", *nowhere]
+
+
 def program() -> str:
     """The path of the uv that lading depends on."""
     import uv
@@ -192,7 +199,7 @@ def resolve(
             at.write_text(text)
         answer = folder / "answer.txt"
         answer.write_text("".join(pin.requirement + "\n" for pin in pinned))
-        arguments = ["pip", "compile", "--no-header", "--annotation-style", "split"]
+        arguments = [*_asking(environment), "--annotation-style", "split"]
         arguments += ["--no-config", *target.arguments(), "--output-file", answer.name]
         arguments += [] if builds else ["--no-build"]
         for package in no_binary:
@@ -284,13 +291,18 @@ def _asked(finished: process.Finished, texts: Mapping[str, str] | None = None) -
 
     said = _YAML.sub(r"\1", net.redact((finished.errors or finished.output).strip()))
     unsolved = r"No solution found|requirements are unsatisfiable|Building source distributions"
-    # An index that wants a password has, for uv, none of the packages; it says so in a hint.
-    if re.search(unsolved, said) and "could not be queried" not in said:
+    # An index that wants a password has, for uv, none of the packages, and so has one that may
+    # not be asked at all (UV_OFFLINE); it says so in a hint.
+    unasked = r"could not be queried|network was disabled"
+    if re.search(unsolved, said) and not re.search(unasked, said):
         raise NotResolved(said)
     where = _position(said, texts or {})
     if where:
         raise DeclarationError(f"{where}: this can't be read", why=said)
-    raise NotAnswered("uv could not get an answer", why=said, do=net.settings_hint())
+    do = net.settings_hint()
+    if "network was disabled" in said:
+        do = "unset UV_OFFLINE: uv's cache does not hold all that has to be asked for"
+    raise NotAnswered("uv could not get an answer", why=said, do=do)
 
 
 def _position(said: str, texts: Mapping[str, str]) -> str:
@@ -433,7 +445,7 @@ def _exactly(
             for version in wanted
         )
         (folder / "uv.toml").write_text(f"dependency-metadata = [{known}]\n")
-        arguments = ["pip", "compile", "--no-header", "--no-deps"]
+        arguments = [*_asking(environment), "--no-deps"]
         arguments += ["--quiet"] if quiet else []
         arguments += ["--format", "pylock.toml", "--config-file", "uv.toml", *target.arguments()]
         for package in no_binary:
@@ -594,7 +606,7 @@ def _one(
     """The lowest or highest version with a wheel that answers a requirement; empty without one."""
     with tempfile.TemporaryDirectory(prefix="lading-uv-") as folder:
         (Path(folder) / "one.in").write_text("\n".join([*index_options, requirement]) + "\n")
-        arguments = ["pip", "compile", "--quiet", "--no-header", "--no-annotate", "--no-config"]
+        arguments = [*_asking(environment), "--quiet", "--no-annotate", "--no-config"]
         arguments += ["--no-deps", "--no-build", "--resolution", choice, *target.arguments()]
         finished = here([*arguments, "one.in"], Path(folder), environment)
     found = versions(finished.output)

@@ -431,8 +431,17 @@ def test_uv_toml_goes_before_pip(tmp_path: Path) -> None:
     assert (found.default, found.extra) == ("https://y/simple", ("https://x/simple",))
     assert net.uv_environment(environ)["UV_INDEX"] == "https://x/simple"
     assert "UV_INDEX_STRATEGY" not in net.uv_environment(environ)
-    path.write_text('[pip]\nindex-url = "https://z/simple"\n')
+    path.write_text('[pip]\nindex-url = "https://z/simple"\nfind-links = ["wheels"]\n')
     assert net.indexes(environ).default == "https://z/simple"
+    assert net.indexes(environ).find_links == (str(path.parent / "wheels"),)
+
+
+@pytest.mark.parametrize(
+    "text", ['index = ["https://x"]', "index = 3", "extra-index-url = 3", "pip = 3", "index ="]
+)
+def test_a_uv_toml_that_uv_refuses_is_as_none(tmp_path: Path, text: str) -> None:
+    write(tmp_path / ".config/uv/uv.toml", f'index-url = "https://z/simple"\n{text}\n')
+    assert net.indexes({"HOME": str(tmp_path)}) == net.Indexes(from_pip=True)
 
 
 def test_uv_gets_what_pip_has(tmp_path: Path) -> None:
@@ -457,6 +466,42 @@ def test_uv_gets_what_pip_has(tmp_path: Path) -> None:
     assert "SSL_CERT_FILE" not in net.uv_environment({**environ, "SSL_CERT_FILE": "/own.pem"})
     environ["PIP_CERT"] = str(tmp_path)
     assert net.uv_environment(environ)["SSL_CERT_DIR"] == str(tmp_path)
+    environ["PIP_NO_INDEX"] = "1"
+    added = net.uv_environment(environ)
+    assert added["UV_NO_INDEX"] == "1"
+    assert not added.keys() & {"UV_DEFAULT_INDEX", "UV_INDEX"}
+    assert added["UV_FIND_LINKS"] == f"{tmp_path},https://d/links"
+    assert "package indexes: none, by pip's `no-index`;" in net.settings_hint(
+        environ={"PIP_NO_INDEX": "1", "HOME": str(tmp_path)}
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "uvs", "whole"),
+    [
+        ("PIP_FIND_LINKS", "wheels", "UV_FIND_LINKS", "{here}/wheels"),
+        ("UV_FIND_LINKS", "wheels,https://h/x=1", "UV_FIND_LINKS", "{here}/wheels,https://h/x=1"),
+        ("UV_DEFAULT_INDEX", "./simple", "UV_DEFAULT_INDEX", "{here}/simple"),
+        ("UV_INDEX", "https://h a=./b", "UV_INDEX", "https://h a={here}/b"),
+        ("PIP_CERT", "ca.pem", "SSL_CERT_FILE", "{here}/ca.pem"),
+        ("REQUESTS_CA_BUNDLE", "ca.pem", "SSL_CERT_FILE", "{here}/ca.pem"),
+        ("SSL_CERT_FILE", "ca.pem", "SSL_CERT_FILE", "{here}/ca.pem"),
+        ("SSL_CERT_DIR", "/etc:ca", "SSL_CERT_DIR", "/etc:{here}/ca"),
+    ],
+)
+def test_what_is_relative_is_so_to_where_lading_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str, uvs: str, whole: str
+) -> None:
+    (tmp_path / "wheels").mkdir()
+    monkeypatch.chdir(tmp_path)
+    environ = {"HOME": str(tmp_path), name: text}
+    assert net.uv_environment(environ) == {
+        "UV_PYTHON_DOWNLOADS": "never",
+        "UV_NO_PROGRESS": "1",
+        uvs: whole.format(here=tmp_path),
+    }
+    if uvs == "UV_FIND_LINKS" and name == uvs:
+        assert net.indexes(environ).find_links == tuple(whole.format(here=tmp_path).split(","))
 
 
 def test_uv_itself_takes_it(serve: Serve, tmp_path: Path) -> None:

@@ -469,6 +469,29 @@ def test_a_folder_as_an_index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         uv.measured(found)
 
 
+def test_where_pip_is_told_to_ask_no_index_none_is(
+    index: Index, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    name, data = wheel("a", "1.0")
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "wheels" / name).write_bytes(data)
+    index.wheel("a", "2.0")
+    index.wheel("b", "1.0")
+    monkeypatch.delenv("UV_DEFAULT_INDEX")
+    monkeypatch.setenv("PIP_INDEX_URL", index.url)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", "wheels")
+    monkeypatch.chdir(tmp_path)
+    assert resolve(f"--extra-index-url {index.url}\na\n") == {"a": "1.0"}
+    (found,) = locate("a==1.0")
+    assert uv.measured(found)[1] == len(data)
+    environment = net.uv_environment(os.environ)
+    assert uv.with_wheels("a", NEW, environment) == ("1.0", "1.0")
+    with pytest.raises(NotResolved):
+        resolve("b\n")
+    assert index.requests == []
+
+
 def test_sources_carry_the_credentials_of_the_index(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UV_DEFAULT_INDEX", "https://ann:s3cret@h.example/simple")
     one = File(name="a", version="1", file="a.whl", sha256="1", size=1, url="https://h.example/a")
@@ -535,6 +558,16 @@ def test_an_index_that_does_not_answer_is_a_problem_of_the_environment(
             assert caught.value.exit_code == 2
             assert "127.0.0.1" in text
             assert "s3cret" not in text, text
+
+
+def test_what_may_not_be_asked_for_is_not_gone(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index.wheel("unseen", "1.0")
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    for ask in (lambda: resolve("unseen\n"), lambda: locate("unseen==1.0")):
+        with pytest.raises(NotAnswered, match="unset UV_OFFLINE"):
+            ask()
 
 
 def test_a_private_index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

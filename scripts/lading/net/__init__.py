@@ -191,11 +191,13 @@ def settings_hint(url: str = "", environ: Mapping[str, str] | None = None) -> st
     """In one line, without credentials: the proxy (for `url`, if given), the indexes and the CA."""
     environ = os.environ if environ is None else environ
     places = indexes(environ)
-    named = [place for place in (places.default, *places.extra, *places.find_links) if place]
+    own = () if places.no_index else (places.default, *places.extra)
+    named = [place for place in (*own, *places.find_links) if place]
+    nowhere = "none, by pip's `no-index`" if places.no_index else "the default"
     certificates = ca_bundle(environ)
     return redact(
         f"in force: proxy: {_proxy(url) or 'none'}; "
-        f"package indexes: {' '.join(named) or 'the default'}; "
+        f"package indexes: {' '.join(named) or nowhere}; "
         f"CA certificates: {' = '.join(certificates) if certificates else 'the default'}"
     )
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
-from msgspec import Struct
+from msgspec import Struct, ValidationError, convert, field
 
 from lading import files
 
@@ -23,7 +23,15 @@ SYSTEM = Path("/etc")
 CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "PIP_CERT")
 """Variables that name a site's own CA certificates; the first that is set counts."""
 
+_NOT_UVS = frozenset(CA_VARIABLES) - {"SSL_CERT_FILE"}
 _UV_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL")
+_PLACES = {
+    **dict.fromkeys(_UV_VARIABLES, re.compile(r"(?P<name>[\w.-]+=)?(?P<place>\S+)")),
+    "UV_FIND_LINKS": re.compile(r"(?P<name>)(?P<place>[^,]+)"),
+    **dict.fromkeys(CA_VARIABLES, re.compile(r"(?P<name>)(?P<place>.+)")),
+    "SSL_CERT_DIR": re.compile(r"(?P<name>)(?P<place>[^:]+)"),
+}
+"""Variables that name places, which may be paths, and where in their texts each of them stands."""
 _PIP_SECTIONS = ("global", "install", "download")
 _PORTS = {"http": 80, "https": 443}
 
@@ -32,7 +40,7 @@ class Indexes(Struct, frozen=True, kw_only=True):
     """Where Python packages come from. `default` is None for the tool's own default.
 
     URLs are whole, credentials included: `net.redact` them wherever they are shown.
-    `no_index`: pip was told to ask no index at all (uv has `--no-index` for it, but no variable).
+    `no_index`: pip was told to ask none of the indexes, only `find_links`. A path is absolute.
     """
 
     default: str | None = None
@@ -50,7 +58,7 @@ class Indexes(Struct, frozen=True, kw_only=True):
 def indexes(environ: Mapping[str, str]) -> Indexes:
     """The indexes in force for a process with this environment."""
     if any(environ.get(name) for name in _UV_VARIABLES):
-        return _from_uv_variables(environ)
+        return _from_uv_variables({**environ, **_absolute(environ)})
     return _from_uv_files(environ) or _from_pip(environ)
 
 
@@ -58,9 +66,12 @@ def uv_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """What to add to `environ` so that uv asks the same indexes and trusts the same CA as pip.
 
     uv knows neither PIP_* nor pip.conf. Indexes as file:// URLs may stay: uv goes on to the next
-    one when a folder, or a package in it, is missing (tried with uv 0.13).
+    one when a folder, or a package in it, is missing (tried with uv 0.13). UV_NO_INDEX is none of
+    uv's variables: `lading.uv` makes the option of it. Paths are absolute, for uv runs in a folder
+    of its own.
     """
     added = {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1"}
+    added |= {name: text for name, text in _absolute(environ).items() if name not in _NOT_UVS}
     certificates = ca_bundle(environ)
     if certificates is not None and not environ.get("SSL_CERT_FILE"):
         kind = "SSL_CERT_DIR" if Path(certificates[1]).is_dir() else "SSL_CERT_FILE"
@@ -70,9 +81,11 @@ def uv_environment(environ: Mapping[str, str]) -> dict[str, str]:
     # uv's own files count too: their indexes are handed over here, nothing else in them, since
     # what they may say of versions is no input of a lock.
     places = indexes(environ)
-    if places.default is not None:
+    if places.no_index:
+        added["UV_NO_INDEX"] = "1"
+    if places.default is not None and not places.no_index:
         added["UV_DEFAULT_INDEX"] = places.default
-    if places.extra:
+    if places.extra and not places.no_index:
         added["UV_INDEX"] = " ".join(places.extra)
         # pip takes the best version of all its indexes; uv, by itself, the first that has any.
         if places.from_pip and not environ.get("UV_INDEX_STRATEGY"):
@@ -88,9 +101,9 @@ def ca_bundle(environ: Mapping[str, str]) -> tuple[str, str] | None:
     """Who names the CA certificates to trust, and their path; None: nobody does."""
     for name in CA_VARIABLES:
         if environ.get(name):
-            return name, environ[name]
+            return name, str(Path(environ[name]).absolute())
     path = _pip_settings(environ).get("cert", "")
-    return ("pip's `cert`", str(Path(path).expanduser())) if path else None
+    return ("pip's `cert`", str(files.at_home(path).absolute())) if path else None
 
 
 def credentials(
@@ -145,6 +158,27 @@ def _origin(parts: SplitResult) -> tuple[str, str, int | None]:
     return parts.scheme, parts.hostname or "", parts.port or _PORTS.get(parts.scheme)
 
 
+def _absolute(environ: Mapping[str, str]) -> dict[str, str]:
+    """Of the variables that name places those with a path that is not absolute, made so."""
+
+    def one(found: re.Match[str]) -> str:
+        return f"{found['name'] or ''}{_place(found['place'])}"
+
+    whole = {
+        name: pattern.sub(one, environ[name])
+        for name, pattern in _PLACES.items()
+        if environ.get(name)
+    }
+    return {name: text for name, text in whole.items() if text != environ[name]}
+
+
+def _place(text: str, folder: Path | None = None) -> str:
+    """A URL as it is; a path as from a folder, or else from where lading runs."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", text):
+        return text
+    return str((folder or Path.cwd()) / text)
+
+
 # uv
 
 
@@ -180,6 +214,25 @@ def _with_variables(url: str, name: str, environ: Mapping[str, str]) -> str:
     return urlunsplit(parts._replace(netloc=f"{userinfo}@{parts.netloc}"))
 
 
+class _UvTable(Struct, rename="kebab"):
+    index_url: str | None = None
+    extra_index_url: list[str] | None = None
+    find_links: list[str] | None = None
+
+
+class _UvIndex(Struct):
+    url: str = ""
+    name: str = ""
+    default: bool = False
+
+
+class _UvFile(_UvTable):
+    """What counts here of a uv.toml."""
+
+    index: list[_UvIndex] = field(default_factory=list)
+    pip: _UvTable = field(default_factory=_UvTable)
+
+
 def _from_uv_files(environ: Mapping[str, str]) -> Indexes | None:
     """What uv.toml says, if it names an index; the user's file goes before the machine's."""
     for path in _uv_files(environ):
@@ -205,25 +258,28 @@ def _uv_file(path: Path, environ: Mapping[str, str]) -> Indexes | None:
     import tomllib
 
     try:
-        top = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = convert(tomllib.loads(path.read_text(encoding="utf-8")), _UvFile)
+    except (OSError, ValueError, ValidationError):
         return None  # uv itself reports it, better than we could
-    tables = [table for table in (top.get("pip"), top) if isinstance(table, dict)]
-    default = next((str(t["index-url"]) for t in tables if "index-url" in t), None)
-    extra = next((list(t["extra-index-url"]) for t in tables if "extra-index-url" in t), [])
-    for entry in top.get("index", []):
-        url = _with_variables(str(entry.get("url", "")), str(entry.get("name", "")), environ)
-        if entry.get("default"):
+    tables = [found.pip, found]
+    default = next((t.index_url for t in tables if t.index_url is not None), None)
+    extra = next(([*t.extra_index_url] for t in tables if t.extra_index_url is not None), [])
+    for entry in found.index:
+        url = _with_variables(entry.url, entry.name, environ)
+        if entry.default:
             default = url
         else:
             extra.append(url)
     if default is None and not extra:
         return None
-    links = next((list(t["find-links"]) for t in tables if "find-links" in t), [])
+    links = next((t.find_links for t in tables if t.find_links is not None), [])
+    # For uv, too, a path in its file is one from where that is.
+    folder = path.absolute().parent
     return Indexes(
-        default=default,
-        extra=tuple(map(str, extra)),
-        find_links=_uv_find_links(environ) or tuple(map(str, links)),
+        default=None if default is None else _place(default, folder),
+        extra=tuple(_place(url, folder) for url in extra),
+        find_links=_uv_find_links({**environ, **_absolute(environ)})
+        or tuple(_place(link, folder) for link in links),
     )
 
 
@@ -232,11 +288,14 @@ def _uv_file(path: Path, environ: Mapping[str, str]) -> Indexes | None:
 
 def _from_pip(environ: Mapping[str, str]) -> Indexes:
     settings = _pip_settings(environ)
+    default = settings.get("index-url", "").strip()
+    links = settings.get("find-links", "").split()
     return Indexes(
-        default=settings.get("index-url", "").strip() or None,
-        extra=tuple(settings.get("extra-index-url", "").split()),
-        find_links=_uv_find_links(environ) or tuple(settings.get("find-links", "").split()),
-        no_index=settings.get("no-index", "").lower() in ("1", "true", "yes", "on"),
+        default=_place(default) if default else None,
+        extra=tuple(map(_place, settings.get("extra-index-url", "").split())),
+        find_links=_uv_find_links({**environ, **_absolute(environ)})
+        or tuple(_place(str(files.at_home(link)) if link[0] == "~" else link) for link in links),
+        no_index=settings.get("no-index", "").lower() in ("1", "true", "yes", "on", "y", "t"),
         from_pip=True,
     )
 
