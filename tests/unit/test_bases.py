@@ -26,7 +26,7 @@ from lading.layers.kind import Subject, Tools
 from lading.layers.pip_kind import PIP
 from lading.layers.pip_section import PipSection
 from lading.parts import Start
-from lading.project import Base, Image, Project
+from lading.project import Base, DebianBase, Image, Project
 from lading.steps import Run
 from lading.store import Artifact, Store
 from lading.verbs import base as base_verb
@@ -141,6 +141,29 @@ def test_what_is_installed_is_roots(tmp_path: Path) -> None:
     lines = [line for line in text(user="1000").splitlines() if line.startswith(("USER", "RUN"))]
     assert [line for line in lines if line.startswith("USER")] == ["USER root", "USER 1000"]
     assert (lines[0], lines[-1]) == ("USER root", "USER 1000")
+
+
+def test_a_package_that_is_damaged_in_the_store_is_fetched_anew(
+    trial: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, bad = deb("good", sha="1"), deb("bad", sha="2")
+    state = trial.state()
+    good = replace(good, size=5, sha256=trial.keep(good.file, b"whole").sha256)
+    path = state.store.path(bad.sha256)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"?" * bad.size)
+    lock = replace(BASE, debs=(good, bad))
+
+    def refuse(*_: object) -> None:
+        raise LadingError(f"{bad.file} is not the package bad")
+
+    monkeypatch.setattr(debian, "assemble", refuse)
+    base = Base(name="b", debian=DebianBase(suite="trixie", packages=()))
+    with pytest.raises(LadingError, match=f"since the download: {bad.file}\n") as damaged:
+        base_verb.archived(state, base, lock)
+    assert "run it again, and it is fetched anew" in damaged.value.do
+    assert state.store.path(good.sha256).exists()
+    assert not path.exists()
 
 
 def test_so_it_is_where_something_is_built() -> None:

@@ -1006,6 +1006,16 @@ def test_a_build_that_fails(trial: Trial, capsys: Said) -> None:
     assert "Traceback" not in said
     partial = Path(trial.environ["LADING_CACHE"]) / "partial"
     assert list(partial.iterdir()) == []
+    # What the store has of it is no longer what was downloaded.
+    data = served(trial, "lib-2.tar.gz").read_bytes()
+    stored = trial.state().store.path(hashlib.sha256(data).hexdigest())
+    stored.chmod(0o644)
+    stored.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+    assert trial.doit("archive:one") == 1
+    said = capsys.readouterr().out
+    assert "damaged on this machine's disk since the download: lib-2.tar.gz" in said
+    assert "it was thrown away: run it again" in said
+    assert not stored.exists()
     del trial.engine.failures["build"]
     assert trial.doit("archive:one") == 0
     assert built(trial) == [*COMPILED, "one"]

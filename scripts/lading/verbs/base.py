@@ -14,6 +14,7 @@ from lading.layers import base as bases
 from lading.layers.base import BaseLock
 from lading.project import Base, DebianBase
 from lading.state import State
+from lading.verbs import building
 
 ARCHIVE = "base.tar"
 ROOT = "0:0"
@@ -292,15 +293,19 @@ def assemble(state: State, base: Base, lock: BaseLock, out: Path) -> None:
             state.store.fetch(lacking, lambda _: debian.locate(lock.debs, mirrors), advance)
     root = out.with_name(out.name + ".root")
     try:
-        with state.console.lines(f"build base {base.name}") as show:
-            debian.assemble(
-                lock.debs,
-                lock.suite,
-                lock.header.epoch,
-                {deb.sha256: state.store.path(deb.sha256) for deb in lock.debs},
-                root,
-                show,
-            )
+        try:
+            with state.console.lines(f"build base {base.name}") as show:
+                debian.assemble(
+                    lock.debs,
+                    lock.suite,
+                    lock.header.epoch,
+                    {deb.sha256: state.store.path(deb.sha256) for deb in lock.debs},
+                    root,
+                    show,
+                )
+        except LadingError as failed:
+            building.refuse_damaged(state, lock.artifacts, failed)
+            raise
         config = debian.image_config(state.project.platform.partition("/")[2], lock.header.epoch)
         archive.write(out, config, [root], bases.reference(base, lock))
     finally:

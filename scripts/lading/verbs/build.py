@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-
 from lading import engines
 from lading.console import size
-from lading.errors import LadingError
 from lading.project import Image
 from lading.state import State
 from lading.verbs import base as base_verb
@@ -64,21 +61,9 @@ def build(state: State, image: Image) -> str:
             builders=state.builders_of(image),
         )
     except engines.BuildFailed as failed:
-        _refuse_damaged(state, image, failed)
+        building.refuse_damaged(state, state.artifacts(image), failed, state.context(image))
         raise
     return size(info.size)
-
-
-def _refuse_damaged(state: State, image: Image, failed: engines.BuildFailed) -> None:
-    """Raises `LadingError` if the build had files that are no longer what the store took in."""
-    damaged = [one.name for one in state.artifacts(image) if not state.store.verify(one)]
-    if damaged:
-        shutil.rmtree(state.context(image), ignore_errors=True)
-        raise LadingError(
-            f"damaged on this machine's disk since the download: {', '.join(damaged)}",
-            why=failed.what,
-            do="it was thrown away: run it again, and it is fetched anew",
-        ) from failed
 
 
 def fetch_needed(state: State, image: Image) -> None:

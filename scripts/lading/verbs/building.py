@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -15,6 +16,7 @@ from lading.plan import KEY_LABEL
 from lading.process import NO_ROOM
 from lading.state import State
 from lading.steps import BY_HAND
+from lading.store import Artifact
 
 NOISE = re.compile(r"#\d+ (sha256:|DONE|CACHED|\.\.\.|exporting|naming|writing)")
 """What BuildKit prints besides its steps and what they print."""
@@ -122,3 +124,20 @@ def _both(file: IO[str], show: Line, line: str, start: float) -> None:
         show(f"step {found[1] or found[2]} after {seconds}: {told}")
     elif not NOISE.match(line):
         show(line)
+
+
+def refuse_damaged(
+    state: State, files: Iterable[Artifact], failed: LadingError, context: Path | None = None
+) -> None:
+    """Raises `LadingError` if something was made, and failed, of files that are no longer what the
+    store took in: these are thrown away, with the context that has them, too.
+    """
+    damaged = [one.name for one in files if not state.store.verify(one)]
+    if damaged:
+        if context is not None:
+            shutil.rmtree(context, ignore_errors=True)
+        raise LadingError(
+            f"damaged on this machine's disk since the download: {', '.join(damaged)}",
+            why=failed.what,
+            do="it was thrown away: run it again, and it is fetched anew",
+        ) from failed

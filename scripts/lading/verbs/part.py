@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from lading import engines
 from lading.console import size
 from lading.files import disk_errors
 from lading.parts import FILES, PRODUCT
 from lading.plan import Part, Share
 from lading.state import State
+from lading.steps import Stored, Unpacked
+from lading.store import Artifact
 from lading.verbs import building, pushed
 
 
@@ -65,6 +68,15 @@ def _take(state: State, part: Part, share: Share, product: Path) -> None:
     state.store.derived(share.key, share.name, write)
 
 
+def _fetched(part: Part) -> list[Artifact]:
+    """What its context has of what was downloaded."""
+    return [
+        Artifact(name=PurePosixPath(at).name, sha256=what.sha256)
+        for at, what in part.plan.files.items()
+        if isinstance(what, Stored | Unpacked)
+    ]
+
+
 def make(state: State, part: Part, out: Path, *, cache: bool = True) -> None:
     """Builds the part, and writes what it left as a tar. The engine keeps none of it."""
     from lading import context, prefix
@@ -72,16 +84,20 @@ def make(state: State, part: Part, out: Path, *, cache: bool = True) -> None:
     place = folder(state, part)
     context.make(part.plan, part.key, state.project.root, state.store, place / "context")
     name = f"localhost/lading/part/{part.plan.name}:{part.key[:16]}"
-    building.build(
-        state,
-        place / "context",
-        name,
-        key=part.key,
-        log=place / "build.log",
-        what=part.what,
-        cache=cache,
-        builders=state.project.builder,
-    )
+    try:
+        building.build(
+            state,
+            place / "context",
+            name,
+            key=part.key,
+            log=place / "build.log",
+            what=part.what,
+            cache=cache,
+            builders=state.project.builder,
+        )
+    except engines.BuildFailed as failed:
+        building.refuse_damaged(state, _fetched(part), failed, place / "context")
+        raise
     saved = out.with_name(f"{out.name}.saved")
     try:
         with disk_errors(saved), saved.open("wb") as file:
