@@ -164,7 +164,8 @@ def locked(
 def _lock_file(path: Path) -> TextIO:
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("a+")
+        # What was called is written there, and that need not be text.
+        return path.open("a+", encoding="utf-8", errors="backslashreplace")
 
 
 def _still_named(handle: int, path: Path) -> bool:

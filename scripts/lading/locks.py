@@ -59,7 +59,7 @@ def text_of(header: Header, body: str, about: str) -> str:
 
 
 HEADER = re.compile(
-    r"(?:#.*\n)*?# lading-lock: (?P<format>\d+)\n# command: (?P<command>.*)\n"
+    r"(?:#.*\n)*?# lading-lock: (?P<format>\d{1,9})\n# command: (?P<command>.*)\n"
     r"# date: (?P<date>\d{4}-\d\d-\d\d)\n# inputs: sha256:(?P<inputs>[0-9a-f]{64})\n"
 )
 

@@ -333,7 +333,7 @@ def render(pins: Iterable[Pin]) -> str:
 PINNED = re.compile(
     r"^(?P<name>[A-Za-z0-9._-]+)(?:==(?P<version>\S+)| @ (?P<url>\S+)) \\\n"
     r"    --hash=sha256:(?P<sha256>[0-9a-f]{64})\n"
-    r"    # file: (?P<file>\S+) (?P<size>\d+)(?: (?P<version2>\S+))?\n"
+    r"    # file: (?P<file>\S+) (?P<size>\d{1,18})(?: (?P<version2>\S+))?\n"
     r"(?:    # via: (?P<via>.*)\n)?",
     re.MULTILINE,
 )

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lading.files import canonical_json, digest_of, resolved
+from lading.files import canonical_json, digest_of, locked, resolved
 
 PLAIN = st.recursive(
     st.none()
@@ -55,3 +55,9 @@ def test_a_path_is_resolved_as_realpath_does(tmp_path: Path, path: str) -> None:
     (root / "round").symlink_to("round")
     assert resolved(str(root), path) == os.path.realpath(root / path)
     assert resolved("/", path) == os.path.realpath(f"/{path}")
+
+
+def test_who_holds_a_lock_may_have_been_called_with_what_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with locked(path, os.fsdecode(b"doit x=\xff \xe2\x86\x92")):
+        assert path.read_bytes() == rb"doit x=\udcff " + "→".encode()

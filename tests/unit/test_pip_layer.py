@@ -316,6 +316,7 @@ PINNED_B = f"b==2 \\\n    --hash=sha256:{'2' * 64}\n    # file: b-2.tar.gz 1\n"
         ("requirements.txt", lambda text: text.replace("lading-lock", "lock"), "not a lock"),
         ("requirements.txt", lambda text: text.replace("2026-11-22", "2026-13-22"), "not a lock"),
         ("requirements.txt", lambda text: text.replace("lock: 1", "lock: 2"), "by a newer lading"),
+        ("requirements.txt", lambda text: text.replace("lock: 1", "lock: " + "1" * 5000), "not a"),
         ("requirements.txt", lambda text: "", "not a lock"),
         ("installer.txt", lambda text: text.replace("uv==", "uv>="), r"installer\.txt:7: not a"),
         ("installer.txt", lambda text: text[: text.index("uv==")], "one package is expected"),

@@ -376,6 +376,7 @@ def test_the_text_of_a_lock() -> None:
         (lambda text: text + "<<<<<<< ours\n", 10),
         (lambda text: text[:-20], 7),
         (lambda text: text.replace("b==2", "b>=2"), 7),
+        (lambda text: text.replace("b.whl 1", f"b.whl {'1' * 5000}"), 7),
     ],
 )
 def test_a_damaged_lock_is_refused_with_its_line(damage: object, line: int) -> None:

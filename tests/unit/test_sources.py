@@ -874,9 +874,10 @@ def test_frozen(trial: Trial, capsys: Said) -> None:
 def test_a_damaged_lock_is_made_anew(trial: Trial) -> None:
     assert trial.doit("lock:source:tool") == 0
     text = lock_file(trial, "tool").read_text()
-    lock_file(trial, "tool").write_text(text.replace("size: ", "sise: "))
-    assert trial.doit("lock:source:tool") == 0
-    assert lock_file(trial, "tool").read_text() == text
+    for damage in ("sise: ", f"size: {'1' * 5000}"):
+        lock_file(trial, "tool").write_text(text.replace("size: ", damage))
+        assert trial.doit("lock:source:tool") == 0
+        assert lock_file(trial, "tool").read_text() == text
 
 
 def test_compiled_once_and_shared(trial: Trial, capsys: Said) -> None:

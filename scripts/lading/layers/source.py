@@ -126,7 +126,7 @@ def _damage(path: Path, module: str) -> str:
 
 BODY = re.compile(
     r"\s*version: (?P<version>\S+)\nfile: (?P<file>\S+)\n"
-    r"size: (?P<size>\d+)\nsha256: (?P<sha256>[0-9a-f]{64})\s*"
+    r"size: (?P<size>\d{1,18})\nsha256: (?P<sha256>[0-9a-f]{64})\s*"
 )
 
 
