@@ -140,6 +140,8 @@ def test_what_is_served(index: Index, tmp_path: Path, monkeypatch: pytest.Monkey
         assert at.store.path(upload.sha256).read_bytes() == upload.data
         # What pip-compile asks for hashes.
         status, answer = got(socket_path, f"/{at.secret}/some-thing/json")
+        for_3_8 = got(socket_path, f"/{at.secret}/simple/pypi/Some_Thing/json")
+        assert for_3_8 == (status, answer)
         released = json.loads(answer)["releases"]
         assert released["1.0"][0]["digests"] == {"sha256": upload.sha256}
         assert released["1.0"][0]["url"] == f"http://index{first}#sha256={upload.sha256}"

@@ -260,9 +260,10 @@ def _handler(index: Index) -> type[BaseHTTPRequestHandler]:
             elif len(parts) == 3 and parts[1] == "simple":
                 page = index.page(normalised(parts[2])).encode()
                 self._answer(200 if page else 404, page, "text/html; charset=utf-8")
-            elif len(parts) == 3 and parts[2] == "json":
+            # Newer pip-tools ask for it above the index, older ones, for a Python 3.8, below it.
+            elif parts[-1] == "json" and (len(parts) == 3 or parts[1:-2] == ["simple", "pypi"]):
                 host = self.headers.get("Host", "")
-                self._answer(200, index.releases(normalised(parts[1]), host), "application/json")
+                self._answer(200, index.releases(normalised(parts[-2]), host), "application/json")
             elif len(parts) == 5 and parts[1] == "files" and parts[4].endswith(".metadata"):
                 self._answer(200, index.metadata(parts[2], int(parts[3])), "text/plain")
             elif len(parts) == 5 and parts[1] == "files":
