@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from datetime import date
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -129,13 +130,17 @@ def test_a_conflict_names_both_sides(index: Index, asked: Ask, tmp_path: Path) -
         ("Six [extra]", "what an extra of it needs is not known"),
     ],
 )
-def test_what_conda_can_not_answer(asked: Ask, line: str, said: str) -> None:
+def test_what_conda_can_not_answer(asked: Ask, tmp_path: Path, line: str, said: str) -> None:
     with pytest.raises(DeclarationError) as refused:
         asked(f"a\n{line}\n")
     assert refused.value.what.startswith(f"requirements.in:2: {line}: ")
     assert said in refused.value.what
     asked("a[extra]\nsix[]\n")
     asked(f"{line}\n", below=None)
+    # In a file of constraints, wherever that is named, an extra is wanted of nobody.
+    (tmp_path / "limits.txt").write_text(f"{line}\n")
+    with nullcontext() if "extra" in line else pytest.raises(DeclarationError, match=r"limits.*:1"):
+        asked("-c limits.txt\na\n")
 
 
 def test_an_extra_that_somebody_wants_of_conda_s_is_told_of(

@@ -153,9 +153,11 @@ def request(
 
 
 def _refuse_over_conda(found: Sources, below: Below) -> None:
-    """Raises `DeclarationError` for lines that conda's own package of that name can't answer."""
+    """Raises `DeclarationError` for lines that conda's own package of that name can't answer: also
+    a constraint can name a file that it is not, but ask for nothing more of it.
+    """
     for line in found.lines:
-        if line.path in found.constraints or line.name not in below.distributions:
+        if line.name not in below.distributions:
             continue
         where = f"{line.path}:{line.number}: {line.text}"
         has = f"conda installs {line.name} {below.distributions[line.name]} already"
@@ -163,7 +165,8 @@ def _refuse_over_conda(found: Sources, below: Below) -> None:
             raise DeclarationError(
                 f"{where}: {has}", do="take it from one of the two: out of here, or out of conda's"
             )
-        if re.match(r"[A-Za-z0-9._-]+\s*\[\s*[^\]\s]", line.text):
+        asking = line.path in found.roots
+        if asking and re.match(r"[A-Za-z0-9._-]+\s*\[\s*[^\]\s]", line.text):
             raise DeclarationError(
                 f"{where}: {has}, and what an extra of it needs is not known",
                 do="name the packages that the extra needs, here or among conda's",

@@ -69,7 +69,8 @@ def _direct_urls(asked: Request) -> dict[str, str]:
 def who_wants(
     asked: Request, installed: Sequence[Sequence[Any]], environment: Mapping[str, str]
 ) -> dict[str, tuple[str, ...]]:
-    """Who wants each package: `-r FILE` for a line of it, else the packages that require it.
+    """Who wants each package, as uv says it: `-c FILE` for a line of constraints, `-r FILE` for one
+    of requirements, and the packages that require it.
 
     `installed` are name, version and requirements (PEP 508) of each; `environment` is what their
     markers are compared with.
@@ -105,19 +106,25 @@ def who_wants(
                 extras[name].add(extra)
                 todo.append((name, extra))
 
-    for line in asked.sources.lines:
-        if line.path in asked.sources.constraints or not line.name:
+    sources = asked.sources
+    for line in sources.lines:
+        requirement = read(re.sub(r"\s+--\S.*$", "", line.text)) if line.name else None
+        if requirement is None or not holds(requirement, ""):
             continue
-        requirement = read(re.sub(r"\s+--\S.*$", "", line.text))
-        if requirement is not None and holds(requirement, ""):
+        if line.path in sources.roots:
             add(requirement, f"-r {line.path}")
+        elif line.name in needs and f"-c {line.path}" not in via.setdefault(line.name, []):
+            via[line.name].append(f"-c {line.path}")
     while todo:
         name, extra = todo.pop()
         for requirement in needs[name]:
             if holds(requirement, extra):
                 add(requirement, name)
-    order = {
-        name: sorted(who, key=lambda one: (not one.startswith("-r "), one))
-        for name, who in via.items()
-    }
-    return {name: tuple(who) for name, who in order.items()}
+    given = {*sources.asked, *sources.constraints}
+
+    def order(who: str) -> tuple[int, bool, str]:
+        # What files include stands before what uv is given itself.
+        option, _, path = who.partition(" ")
+        return (0 if option == "-c" else 1 if option == "-r" else 2), path in given, who
+
+    return {name: tuple(sorted(who, key=order)) for name, who in via.items()}
