@@ -103,10 +103,7 @@ def put(content: Content, path: Path, root: Path, store: Store) -> None:
         case Unpacked():
             from lading import uv
 
-            wheel = store.path(content.sha256)
-            link(
-                store.derived(content.sha256, "uv", lambda out: uv.extract_binary(wheel, out)), path
-            )
+            link(uv.unpacked(store, content.sha256), path)
         case Derived():
             link(store.made(content.key, content.name), path)
         case PurePosixPath():

@@ -27,7 +27,7 @@ from lading.errors import DeclarationError, EnvironmentProblem, LadingError
 from lading.facts import Facts
 from lading.files import sha256_of
 from lading.requirements import Pin, Sources, normalised, written_out
-from lading.store import Source
+from lading.store import Artifact, Source, Store
 
 MANYLINUX = [(2, 17), (2, 28), *((2, minor) for minor in range(31, 41))]
 """The glibc versions that uv has platforms for."""
@@ -611,6 +611,28 @@ def _one(
         finished = here([*arguments, "one.in"], Path(folder), environment)
     found = versions(finished.output)
     return "" if finished.code or not found else found[0].version
+
+
+def unpacked(store: Store, sha256: str) -> Path:
+    """The program out of its wheel in the store, in the store, too. Raises `LadingError` where the
+    wheel is no longer what was downloaded; it is thrown away.
+    """
+    from zipfile import BadZipFile
+    from zlib import error as ZlibError  # noqa: N812
+
+    wheel = store.path(sha256)
+    try:
+        return store.derived(sha256, "uv", lambda out: extract_binary(wheel, out))
+    except (BadZipFile, ZlibError, EOFError, ValueError, StopIteration, RuntimeError) as bad:
+        whole = store.verify(Artifact(name="uv", sha256=sha256))
+        raise LadingError(
+            "the wheel of uv can't be unpacked",
+            why=f"{wheel}: {bad}",
+            do="have another uv in the index, and `doit upgrade` it"
+            if whole
+            else "it was damaged on this machine's disk, and thrown away: run it again, and it is "
+            "fetched anew",
+        ) from bad
 
 
 def extract_binary(wheel: Path, out: Path) -> None:

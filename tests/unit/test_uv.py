@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from packaging import tags
 from lading import net, uv
 from lading.errors import DeclarationError, EnvironmentProblem, LadingError
 from lading.requirements import Pin, Sources
-from lading.store import Artifact, Source
+from lading.store import Artifact, Source, Store
 from lading.uv import File, NotAnswered, NotResolved, Target, Version
 from tests.support.index import Index, only_loopback, sdist, wheel
 
@@ -518,9 +519,22 @@ def test_the_versions_that_have_wheels(index: Index) -> None:
 def test_the_program_in_a_wheel_of_uv(tmp_path: Path) -> None:
     name, data = wheel("uv", "1.0", files={"uv-1.0.data/scripts/uv": b"#!x"})
     (tmp_path / name).write_bytes(data)
-    uv.extract_binary(tmp_path / name, tmp_path / "uv")
-    assert (tmp_path / "uv").read_bytes() == b"#!x"
-    assert (tmp_path / "uv").stat().st_mode & 0o777 == 0o755
+    store = Store(tmp_path / "store")
+    one = Artifact(name=name, sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+    sources = {one.sha256: [Source(url=(tmp_path / name).as_uri())]}
+    store.fetch([one], lambda _: sources)
+    stored = store.path(one.sha256)
+    for at in (data.index(b"#!x"), len(data) - 20):
+        damaged = bytearray(data)
+        damaged[at] ^= 1
+        stored.chmod(0o644)
+        stored.write_bytes(damaged)
+        with pytest.raises(LadingError, match="thrown away: run it again"):
+            uv.unpacked(store, one.sha256)
+        assert not stored.exists()
+        store.fetch([one], lambda _: sources)
+    assert uv.unpacked(store, one.sha256).read_bytes() == b"#!x"
+    assert uv.unpacked(store, one.sha256).stat().st_mode & 0o777 == 0o555
 
 
 # -- what goes wrong ------------------------------------------------------------------------

@@ -223,5 +223,4 @@ def program(request: Request, old: PipLock | None, tools: Tools) -> Path:
     if not tools.store.has(pin.artifact):
         found = pip.sources(request, [pin], environment)
         tools.store.fetch([pin.artifact], lambda _: found)
-    wheel = tools.store.path(pin.artifact.sha256)
-    return tools.store.derived(pin.artifact.sha256, "uv", lambda out: uv.extract_binary(wheel, out))
+    return uv.unpacked(tools.store, pin.artifact.sha256)
