@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
@@ -379,30 +379,40 @@ def _inside(folder: str) -> list[os.DirEntry[str]]:
 
 
 def check_names(selected: Iterable[str], known: dict[str, Task]) -> None:
-    """Raises doit's own error for a name that is no task, with what may have been meant."""
+    """Raises doit's own error for a name that is no task, or a pattern that none fits, with what
+    may have been meant.
+    """
     for name in selected:
-        if name in known or "*" in name or name.startswith("-"):
+        if name.startswith("-") or _fitting(name, known):
             continue
         hint = meant(name, known) or "; `doit list --all` shows all"
-        raise InvalidCommand(f"there is no task '{name}'{hint}")
+        said = f"no task fits '{name}'" if "*" in name else f"there is no task '{name}'"
+        raise InvalidCommand(f"{said}{hint}")
 
 
-def meant(name: str, known: Iterable[str]) -> str:
+def _fitting(name: str, known: Collection[str]) -> Collection[str]:
+    """The task of this name, or those that fit this pattern, as doit reads it."""
+    if "*" not in name:
+        return (name,) if name in known else ()
+    import fnmatch
+
+    return fnmatch.filter(known, name)
+
+
+def meant(name: str, known: Collection[str]) -> str:
     """What a name may have been meant for, to stand behind an error; empty if that is not known."""
     # An image is named with what is to be done: its archive, as `doit` alone would do.
     import difflib
 
-    whole = [task for task in (f"archive:{name}",) if task in known]
+    whole = [task for task in (f"archive:{name}",) if _fitting(task, known)]
     near = whole or difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def _named(selected: Iterable[str], known: dict[str, Task]) -> Iterator[str]:
     """The tasks asked for by name, or by a pattern."""
-    import fnmatch
-
-    for pattern in selected:
-        yield from fnmatch.filter(known, pattern) if "*" in pattern else [pattern]
+    for name in selected:
+        yield from _fitting(name, known)
 
 
 def _goals(selected: Iterable[str], known: dict[str, Task]) -> Iterator[str]:

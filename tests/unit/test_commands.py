@@ -54,6 +54,11 @@ def trial(tmp_path: Path) -> Trial:
         (["list", "archvie"], "there is no task 'archvie'; did you mean archive"),
         (["info", "build:on"], "there is no task 'build:on'; did you mean build:one"),
         (["info"], "must select *one* task"),
+        (["zzzz*"], "no task fits 'zzzz*'; `doit list --all` shows all"),
+        (["build:on-*"], "no task fits 'build:on-*'; did you mean build:one"),
+        (["on*"], "no task fits 'on*'; did you mean archive:on*?"),
+        (["archive:one", "nosuch*"], "no task fits 'nosuch*'"),
+        (["clean", "nosuch*"], "no task fits 'nosuch*'"),
         (["forget", "nosuch"], "'nosuch' is not a task"),
         (["--nosuch"], "option --nosuch not recognized"),
     ],
@@ -78,8 +83,12 @@ def test_an_empty_word_is_refused() -> None:
     assert ended.stderr == "doit: an empty word is neither a task nor an option\n"
 
 
-def test_patterns_are_no_names() -> None:
-    check_names(["*", "build:*", "-x"], {})
+def test_a_pattern_is_for_the_tasks_that_fit(trial: Trial, capsys: Said) -> None:
+    assert trial.doit("arch*:o*") == 0
+    assert "archive    one" in capsys.readouterr().out
+    assert trial.doit("clean", "archive:*") == 0
+    assert not (trial.root / "dist/one.tar").exists()
+    check_names(["-x"], {})  # what follows is the business of the task
 
 
 # -- exit codes -----------------------------------------------------------------------------
