@@ -132,7 +132,27 @@ def test_a_database_that_is_in_use_is_a_problem_in_words(
     assert path.exists()
 
 
-def test_a_database_that_cannot_be_opened_is_a_problem_in_words(tmp_path: Path) -> None:
+def test_one_that_cannot_be_opened_is_in_memory_for_this_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / ".doit.db").mkdir()
-    with pytest.raises(InvalidDodoFile, match=r"\.doit\.db can't be opened"):
-        opened(tmp_path / ".doit.db")
+    database = opened(tmp_path / ".doit.db")
+    assert capsys.readouterr().err.startswith(".doit.db can't be written (unable to open ")
+    database.set("a", "b", 1)
+    database.dump()
+    assert database.unwritten
+    assert capsys.readouterr().err == "", "once is enough"
+
+
+def test_until_the_end_nobody_has_to_wait_for_it(tmp_path: Path) -> None:
+    path = tmp_path / ".doit.db"
+    written(path)
+    database = opened(path)
+    database.remove("a1")
+    database.set("a2", "a", 3)
+    with sqlite3.connect(path, timeout=0) as other:
+        other.execute("delete from doit where task_id='a3'")
+    other.close()
+    database.dump()
+    assert not opened(path).in_("a1")
+    assert opened(path).get("a2", "a") == 3
