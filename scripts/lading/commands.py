@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import json
 import os
 import shutil
 import signal
@@ -20,6 +21,9 @@ from typing import Any
 from doit import doit_cmd
 from doit.cmd_base import DoitCmdBase
 from doit.cmd_clean import Clean as DoitClean
+from doit.cmd_dumpdb import DumpDB as DoitDumpDB
+from doit.cmd_forget import Forget as DoitForget
+from doit.cmd_ignore import Ignore as DoitIgnore
 from doit.cmd_info import Info as DoitInfo
 from doit.cmd_list import List as DoitList
 from doit.cmd_run import Run as DoitRun
@@ -28,7 +32,7 @@ from doit.task import Task
 
 from lading import claims, files, process, tasks, together
 from lading.annotations import annotate
-from lading.console import Console, unread
+from lading.console import unread
 from lading.errors import EnvironmentProblem, LadingError
 from lading.state import State
 
@@ -128,6 +132,8 @@ class Run(DoitRun):  # type: ignore[misc]
             return int(super()._execute(outfile, **options))
         known = {task.name: task for task in self.task_list}
         check_names(self.sel_tasks, known)
+        if options.get("num_process", 0) < 0:
+            raise InvalidCommand(f"-n is how many at once: not {options['num_process']}")
         goals = frozenset(_goals(self.sel_tasks, known))
         state.told(
             frozen=frozen(state),
@@ -136,11 +142,9 @@ class Run(DoitRun):  # type: ignore[misc]
             named=_named(self.sel_tasks, known),
             involved=_closure(goals, known),
         )
-        reporter = options.get("reporter")
-        if reporter == "console":
+        mine = None
+        if options.get("reporter") == "console":
             options["reporter"] = mine = Reporter(outfile, {})
-        else:
-            mine = None
         if options.get("num_process", 0) > 1:
             from lading import room
 
@@ -149,15 +153,32 @@ class Run(DoitRun):  # type: ignore[misc]
             options["num_process"] = fits
             if mine is not None:
                 mine.first = why
-        with turn(state):
+        with _said_in(outfile, state if mine is not None else None) as out, turn(state):
             clear_leftovers(state.project.root)
             if state.only:
                 from lading.verbs import upgrade
 
                 upgrade.refuse_unknown(state)
-            code = int(super()._execute(outfile, **options))
+            code = int(super()._execute(out, **options))
         self.idle = mine is not None and not mine.began and not mine.codes
         return max(mine.codes, default=code) if mine is not None and code else code
+
+
+@contextmanager
+def _said_in(outfile: Any, state: State | None) -> Iterator[Any]:
+    """Where doit's reporter writes: the console, or a file by its name (`doit -o FILE`), which the
+    console of `state` then writes to.
+    """
+    if state is None or not isinstance(outfile, str):
+        yield outfile
+        return
+    before = state.console.stream
+    with Path(outfile).open("w", encoding="utf-8") as file:
+        state.console.to(file, state.environ)
+        try:
+            yield file
+        finally:
+            state.console.to(before, state.environ)
 
 
 class Clean(DoitClean):  # type: ignore[misc]
@@ -234,6 +255,59 @@ class Info(DoitInfo):  # type: ignore[misc]
         return " * what it makes is not there, or is not what today's inputs would make"
 
 
+class Forget(DoitForget):  # type: ignore[misc]
+    """`doit forget`: with suggestions for a name that does not exist."""
+
+    def execute(self, params: Any, args: list[str]) -> int:
+        """0; 2 when that can't be written down."""
+        with guarded() as ended:
+            ended.code = super().execute(params, args) or 0
+        return ended.code
+
+    @wraps(DoitForget._execute)
+    def _execute(self, *args: Any, **options: Any) -> int:
+        check_names(self.sel_tasks or (), {task.name: task for task in self.task_list})
+        return int(super()._execute(*args, **options) or 0) or _unwritten(self.dep_manager)
+
+
+class Ignore(DoitIgnore):  # type: ignore[misc]
+    """`doit ignore`: with suggestions for a name that does not exist."""
+
+    def execute(self, params: Any, args: list[str]) -> int:
+        """0; 2 when that can't be written down."""
+        with guarded() as ended:
+            ended.code = super().execute(params, args) or 0
+        return ended.code
+
+    @wraps(DoitIgnore._execute)
+    def _execute(self, *args: Any, **options: Any) -> int:
+        check_names(options.get("pos_args") or (), {task.name: task for task in self.task_list})
+        return int(super()._execute(*args, **options) or 0) or _unwritten(self.dep_manager)
+
+
+def _unwritten(dep_manager: Any) -> int:
+    """The exit code of what does nothing but write into doit's database."""
+    return EnvironmentProblem.exit_code if getattr(dep_manager.backend, "unwritten", "") else 0
+
+
+class DumpDB(DoitDumpDB):  # type: ignore[misc]
+    """`doit dumpdb`: what doit remembers; its own reads other kinds of files than this one."""
+
+    def execute(self, params: Any, args: list[str]) -> int:
+        """0; 3 where doit has not run yet."""
+        from doit.dependency import JSONCodec
+
+        from lading.database import Database
+
+        path = params["dep_file"]
+        if not Path(path).is_file():
+            raise InvalidCommand(f"there is no {path}: nothing has been run here yet")
+        with guarded():
+            for name, known in sorted(Database(path, JSONCodec()).rows().items()):
+                sys.stdout.write(f"{name} -> {json.dumps(known, sort_keys=True)}\n")
+        return 0
+
+
 class Shell(DoitCmdBase):  # type: ignore[misc]
     """`doit shell NAME`: a shell in an image, or where its build stops."""
 
@@ -270,7 +344,7 @@ class Shell(DoitCmdBase):  # type: ignore[misc]
                 f"there is nothing called '{pos_args[0]}'{meant(pos_args[0], known)}"
             )
         # Standard output is the shell's own.
-        state.console = Console(sys.stderr, state.environ)
+        state.say_on(sys.stderr)
         with turn(state):
             clear_leftovers(state.project.root)
             place = shell.opened(state, pos_args[0])

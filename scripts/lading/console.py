@@ -31,17 +31,22 @@ class Console:
     def __init__(
         self, stream: IO[str] | None = None, environ: Mapping[str, str] | None = None
     ) -> None:
-        environ = os.environ if environ is None else environ
-        self.stream = stream or sys.stdout
-        if isinstance(self.stream, io.TextIOWrapper):
-            # A terminal or a log may know fewer characters than we write.
-            self.stream.reconfigure(errors="replace")
-        terminal = self.stream.isatty() and environ.get("TERM", "") != "dumb"
-        self.colour = terminal and not environ.get("NO_COLOR")
-        self.live = self.colour and not environ.get("CI")
         self._lock = threading.RLock()
         self._progress: Any = None
         self._tasks = 0
+        self.to(stream or sys.stdout, os.environ if environ is None else environ)
+
+    def to(self, stream: IO[str], environ: Mapping[str, str]) -> None:
+        """From now on it writes there."""
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal or a log may know fewer characters than we write.
+            stream.reconfigure(errors="replace")
+        terminal = stream.isatty() and environ.get("TERM", "") != "dumb"
+        with self._lock:
+            self.close()
+            self.stream = stream
+            self.colour = terminal and not environ.get("NO_COLOR")
+            self.live = self.colour and not environ.get("CI")
 
     # -- lines ------------------------------------------------------------------------------
 

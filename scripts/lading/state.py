@@ -131,9 +131,7 @@ class State:
 
     def say_on(self, stream: IO[str]) -> None:
         """Says it there, what is said on the way: standard output is for the answer."""
-        console = Console(stream, self.environ)
-        for one in self.everywhere:
-            one.console = console
+        self.console.to(stream, self.environ)
 
     def told(
         self,

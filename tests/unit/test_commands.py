@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,7 +61,10 @@ def trial(tmp_path: Path) -> Trial:
         (["on*"], "no task fits 'on*'; did you mean archive:on*?"),
         (["archive:one", "nosuch*"], "no task fits 'nosuch*'"),
         (["clean", "nosuch*"], "no task fits 'nosuch*'"),
-        (["forget", "nosuch"], "'nosuch' is not a task"),
+        (["forget", "archvie"], "there is no task 'archvie'; did you mean archive"),
+        (["ignore", "build:on"], "there is no task 'build:on'; did you mean build:one"),
+        (["-n", "-1"], "-n is how many at once: not -1"),
+        (["dumpdb"], "there is no .doit.db: nothing has been run here yet"),
         (["--nosuch"], "option --nosuch not recognized"),
     ],
 )
@@ -273,6 +278,17 @@ def test_other_reporters_are_left_alone(trial: Trial, capsys: Said) -> None:
     assert "archive" not in capsys.readouterr().out.replace("dist", "")
 
 
+def test_what_is_said_can_go_into_a_file(trial: Trial, capsys: Said) -> None:
+    said = trial.root / "said"
+    assert trial.doit("-o", str(said), "archive:one") == 0
+    assert capsys.readouterr().out == ""
+    assert said.read_text().splitlines()[-1].startswith("archive    one  ")
+    assert trial.doit("-o", str(trial.root), "archive:one") == 2
+    found = capsys.readouterr()
+    assert found.err.startswith("ERROR: ")
+    assert "Traceback" not in found.err
+
+
 def test_always_makes_all_again(trial: Trial, capsys: Said) -> None:
     assert trial.doit() == 0
     assert trial.doit("-a", "-s", "build:two") == 0
@@ -312,6 +328,48 @@ def test_a_broken_database_is_no_traceback(trial: Trial, capsys: Said, command: 
     said = capsys.readouterr()
     assert ".doit.db can't be read" in said.err
     assert "Traceback" not in said.err
+
+
+def test_what_doit_remembers_is_shown(trial: Trial, capsys: Said) -> None:
+    assert trial.doit("ignore", "archive:one") == 0
+    capsys.readouterr()
+    assert trial.doit("dumpdb") == 0
+    assert capsys.readouterr().out == 'archive:one -> {"ignore:": "1"}\n'
+
+
+def written_by(monkeypatch: pytest.MonkeyPatch, pragma: str) -> None:
+    """Lets SQLite be on a disk of which this is true."""
+    connect = sqlite3.connect
+
+    def on_that_disk(*args: Any, **options: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*args, **options)
+        if args[0] != ":memory:":
+            connection.execute(f"pragma {pragma}")
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", on_that_disk)
+
+
+@pytest.mark.parametrize(
+    ("disk", "there"),
+    [("max_page_count=1", False), ("query_only=1", False), ("query_only=1", True)],
+)
+def test_a_disk_that_takes_no_database_is_a_note(
+    trial: Trial, capsys: Said, monkeypatch: pytest.MonkeyPatch, disk: str, there: bool
+) -> None:
+    if there:
+        assert trial.doit("ignore", "sif") == 0
+    written_by(monkeypatch, disk)
+    assert trial.doit() == 0
+    assert (trial.root / "dist/one.tar").exists()
+    said = capsys.readouterr()
+    assert said.err.count(".doit.db can't be written (") == 1
+    assert "Traceback" not in said.err
+    assert trial.doit() == 0, "and it is remembered all the same what is up to date"
+    assert "nothing to do" in capsys.readouterr().out
+    for command in ("ignore", "forget"):
+        assert trial.doit(command, "archive:one") == 2, "which does nothing else"
+        assert ".doit.db can't be written (" in capsys.readouterr().err
 
 
 # -- runs at once, and runs that are ended --------------------------------------------------

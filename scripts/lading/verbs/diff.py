@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lading.diff.git import WORKING_TREE, Repository, Revision, opened
@@ -77,7 +77,7 @@ def _split(
     return None, arguments
 
 
-def _near(name: str, known: Iterable[str]) -> str:
+def _near(name: str, known: Collection[str]) -> str:
     from lading.commands import meant
 
     return meant(name, known)
