@@ -70,16 +70,35 @@ class State:
         self._connect = connect or self._connect_for_real
         self._known: dict[tuple[Any, ...], Any] = {}
         self._assumed: dict[tuple[str, ...], Lock | BaseLock | SourceLock] = {}
+        self._asking: dict[tuple[Any, ...], threading.RLock] = {}
+        self._forgotten: dict[Any, int] = {}
+        """How often what is known under a name was forgotten."""
         self._lock = threading.RLock()
+        """For what is known, and never while something is asked: an engine can take minutes."""
 
     # -- memory -----------------------------------------------------------------------------
 
     def once(self, name: tuple[Any, ...], ask: Callable[[], T]) -> T:
-        """What `ask` answers; it is asked once a run."""
+        """What `ask` answers; it is asked once a run. Who wants the same meanwhile waits for it,
+        and nobody else does.
+        """
+        found: T
+        with suppress(KeyError):
+            found = self._known[name]
+            return found
         with self._lock:
-            if name not in self._known:
-                self._known[name] = ask()
-            found: T = self._known[name]
+            asking = self._asking.setdefault(name, threading.RLock())
+        with asking:
+            with self._lock:
+                if name in self._known:
+                    found = self._known[name]
+                    return found
+                before = self._forgotten.get(name[0], 0)
+            found = ask()
+            with self._lock:
+                # An answer to what was asked before something was made is none for who asks next.
+                if self._forgotten.get(name[0], 0) == before:
+                    self._known[name] = found
             return found
 
     def alone(self, *name: str) -> threading.RLock:
@@ -89,6 +108,8 @@ class State:
     def forget(self, *names: str) -> None:
         """Lets what is known under these names be asked again: something has been made."""
         with self._lock:
+            for name in names:
+                self._forgotten[name] = self._forgotten.get(name, 0) + 1
             for known in [known for known in self._known if known[0] in names]:
                 del self._known[known]
             self._known.update(
@@ -161,6 +182,12 @@ class State:
     def close(self) -> None:
         """Lets go of the engine, and of the terminal."""
         self.console.close()
+        with self._lock:
+            starting = self._asking.get(("engine",))
+        # One that another thread is just starting would be left behind; one that is silent is not
+        # waited for.
+        if starting is not None and starting.acquire(timeout=2):
+            starting.release()
         with self._lock:
             engine = self._known.pop(("engine",), None)
             pool = self._known.pop(("builders",), None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,60 @@ def test_threads_ask_once_and_can_ask_within_a_question(trial: Trial) -> None:
         thread.join()
     assert found == ["inner outer"] * 8
     assert len(asked) == 1
+
+
+def test_who_asks_something_else_does_not_wait(trial: Trial) -> None:
+    """Else a thread that brings a base, and asks for the engine, and one that asks for the base
+    would wait for each other.
+    """
+    state, asked, go = trial.state(), threading.Event(), threading.Event()
+
+    def slow() -> bool:
+        asked.set()
+        return go.wait(10)
+
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(state.once, ("slow",), slow)
+        assert asked.wait(10)
+        same = pool.submit(state.once, ("slow",), lambda: False)
+        others = pool.submit(lambda: (state.once(("quick",), lambda: 1), state.engine))
+        assert others.result(10) == (1, trial.engine)
+        assert not same.done()
+        go.set()
+        assert first.result(10)
+        assert same.result(10)
+
+
+def test_an_answer_from_before_something_was_made_is_none_for_who_asks_next(trial: Trial) -> None:
+    state = trial.state()
+
+    def ask() -> str:
+        state.forget("images")  # as another thread does that has built one
+        return "without it"
+
+    assert state.once(("images",), ask) == "without it"
+    assert state.once(("images",), lambda: "with it") == "with it"
+    assert state.once(("images",), lambda: "again") == "with it"
+
+
+def test_nobody_who_ends_a_run_waits_for_an_engine_that_is_silent(trial: Trial) -> None:
+    state, asked, go = trial.state(), threading.Event(), threading.Event()
+
+    def silent() -> None:
+        asked.set()
+        go.wait(10)
+
+    trial.engine.before["images"] = silent
+    assert state.engine is trial.engine
+    thread = threading.Thread(target=state.images_by_key)
+    thread.start()
+    assert asked.wait(10)
+    start = time.monotonic()
+    state.close()
+    assert time.monotonic() - start < 5
+    assert trial.engine.closed
+    go.set()
+    thread.join()
 
 
 def test_an_engine_that_does_not_answer_is_looked_for_once(trial: Trial) -> None:
