@@ -431,16 +431,32 @@ def turn(state: State) -> Iterator[None]:
         yield
 
 
+LEFTOVERS = {
+    "dist": 2,
+    "build": 2,
+    "build/parts": 2,
+    "locks/images": 5,
+    "locks/bases": 3,
+    "locks/sources": 3,
+}
+"""Where what is not whole yet is written, and how many levels deep that can be."""
+
+
 def clear_leftovers(root: Path) -> None:
     """Removes what a run that was killed had not finished; nobody else is running."""
-    for folder in (f"{root}/dist", f"{root}/build"):
-        for entry in _inside(folder):
-            for one in (entry, *(_inside(entry.path) if entry.is_dir() else ())):
-                if one.name.startswith(".") and one.name.endswith(files.PART):
-                    if one.is_dir(follow_symlinks=False):
-                        shutil.rmtree(one.path, ignore_errors=True)
-                    else:
-                        Path(one.path).unlink(missing_ok=True)
+    for folder, levels in LEFTOVERS.items():
+        _clear(f"{root}/{folder}", levels)
+
+
+def _clear(folder: str, levels: int) -> None:
+    for entry in _inside(folder):
+        if entry.name.startswith(".") and entry.name.endswith(files.PART):
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                Path(entry.path).unlink(missing_ok=True)
+        elif levels > 1 and entry.is_dir():
+            _clear(entry.path, levels - 1)
 
 
 def _inside(folder: str) -> list[os.DirEntry[str]]:

@@ -517,6 +517,10 @@ def test_what_killed_runs_left_is_cleared(tmp_path: Path) -> None:
         "build/.log.part",
         "build/a/.candidate.tar.x2.part",
         "build/a/.context.part/Dockerfile",
+        "build/parts/p/.context.part/Dockerfile",
+        "locks/bases/b/linux-amd64/.base.yaml.x3.part",
+        "locks/images/a/linux-amd64/.requirements.txt.x4.part",
+        "locks/images/a/linux-amd64/conda/tools/.conda.lock.x5.part",
     ]
     for path in (*kept, *left):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)

@@ -62,7 +62,7 @@ def _whole(state: State, image: Image) -> str:
     """Puts its SBOM beside the archive; says what there is."""
     sbom.make(state, image)
     found = json.loads(state.record(image).read_text())
-    return f"dist/{image.name}.tar, {size(found['size'])}, {found['sha256'][:12]}"
+    return f"dist/{state.archive(image).name}, {size(found['size'])}, {found['sha256'][:12]}"
 
 
 def moved(source: Path, target: Path) -> None:
