@@ -64,21 +64,38 @@ def resolved(root: str, path: str) -> str:
     return at
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def of_the_disk(error: OSError) -> EnvironmentProblem | None:
+    """What to say of a disk that is full, or does not let itself be read or written, where it is
+    not known what for; None for an error of another kind.
+    """
+    if error.errno in FULL:
+        return EnvironmentProblem("no room left on the disk", why=str(error), do=MAKE_ROOM)
+    if error.errno in REFUSED:
+        return EnvironmentProblem("the disk does not let it be done", why=str(error))
+    return None
+
+
+MAKE_ROOM = "free some room (the store of downloads is $LADING_CACHE), then run it again"
+
+
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Turns a full or read-only disk below `path`, or what is in its way, into an error."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL:
             raise EnvironmentProblem(
                 f"no room left on the disk while writing {path}",
                 why=str(error),
-                do="free some room (the store of downloads is $LADING_CACHE), then run it again",
+                do=MAKE_ROOM,
             ) from error
-        refused = (errno.EROFS, errno.EACCES, errno.EPERM)
         in_the_way = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG)
-        if error.errno in (*refused, *in_the_way):
+        if error.errno in (*REFUSED, *in_the_way):
             raise EnvironmentProblem(f"{path} can't be written", why=str(error)) from error
         raise
 

@@ -19,7 +19,7 @@ from doit.task import Task, dict_to_task
 
 from lading.annotations import annotate
 from lading.errors import LadingError
-from lading.files import write_text
+from lading.files import of_the_disk, write_text
 from lading.net import redact
 from lading.project import Image, load
 from lading.state import State
@@ -54,6 +54,9 @@ class Work(BaseAction):  # type: ignore[misc]
         except LadingError as error:
             return self._failure(error, start)
         except Exception as error:
+            # What writes files by itself: a log, a temporary folder, a library.
+            if isinstance(error, OSError) and (problem := of_the_disk(error)) is not None:
+                return self._failure(problem, start)
             log = self.root / "build" / "unexpected-error.log"
             with suppress(OSError, LadingError):
                 write_text(log, redact(traceback.format_exc()))

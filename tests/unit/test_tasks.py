@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -158,6 +160,29 @@ def test_an_error_that_nobody_expected_goes_into_a_file(tmp_path: Path) -> None:
     log = (tmp_path / "build" / "unexpected-error.log").read_text()
     assert "Traceback" in log
     assert "in fail" in log
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, "no room left on the disk"),
+        (errno.EDQUOT, "no room left on the disk"),
+        (errno.EROFS, "the disk does not let it be done"),
+        (errno.EACCES, "the disk does not let it be done"),
+    ],
+)
+def test_a_disk_that_fails_is_a_problem_of_the_environment(
+    tmp_path: Path, number: int, said: str
+) -> None:
+    def fail() -> str:
+        raise OSError(number, os.strerror(number), "build/one/build.log")
+
+    failure: Any = Work(fail, tmp_path).execute()
+    assert isinstance(failure, TaskError)
+    assert failure.lading.exit_code == 2
+    assert failure.lading.what == said
+    assert "build/one/build.log" in failure.lading.why
+    assert not (tmp_path / "build").exists()
 
 
 def test_it_is_told_also_where_no_file_can_be_written(tmp_path: Path) -> None:
