@@ -179,6 +179,28 @@ def test_an_engine_that_lost_the_image_is_not_missed_until_it_is_asked_for(made:
     assert made.engine.asked == ["images"]
 
 
+@pytest.mark.parametrize("goal", ["build:one", "check:one"])
+def test_an_archive_that_was_damaged_is_thrown_away_and_made_again(
+    made: Trial, capsys: Said, goal: str
+) -> None:
+    made.engine.held.clear()
+    made.engine.failures["load"] = LadingError("the engine refuses it")
+    if goal == "check:one":
+        edit(made, "project.yaml", "import a", "import b")
+    assert made.doit(goal) == 1, "a sound one is not what is wrong"
+    assert "the engine refuses it" in capsys.readouterr().out
+    path = made.root / "dist/one.tar"
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"hello", b"jello"))
+    assert made.doit(goal) == 0
+    said = capsys.readouterr().out
+    assert "dist/one.tar was damaged on this machine's disk, and thrown away" in said
+    assert made.engine.asked.count("build") == 1
+    assert not path.exists()
+    assert made.doit() == 0
+    assert path.read_bytes() == whole
+
+
 def test_what_is_asked_for_by_name_is_made_though_the_image_exists(made: Trial) -> None:
     shutil.rmtree(made.root / "build")
     assert made.doit("dockerfile:one") == 0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from lading import engines
+from lading import archive, engines
 from lading.console import size
+from lading.errors import LadingError
+from lading.files import disk_errors
 from lading.project import Image
 from lading.state import State
 from lading.verbs import base as base_verb
@@ -32,16 +34,40 @@ def load(state: State, image: Image) -> bool:
     it took it.
     """
     path = state.archive(image)
-    if not state.archived(image):
+    archived = state.archived(image)
+    if not archived:
         from lading.verbs import pushed
 
         path = state.candidate(image)
         if not pushed.download(state, image, path, path.with_suffix(".json")):
             return False
     state.claim_image(state.key(image) or "", state.name(image))
-    state.engine.load(path)
+    try:
+        state.engine.load(path)
+    except LadingError:
+        if not (archived and _thrown_away(state, image)):
+            raise
+        return False
     state.forget("images")
     return state.in_engine(image)
+
+
+def _thrown_away(state: State, image: Image) -> bool:
+    """Whether an archive that the engine refused is no longer what was made; then it goes."""
+    path = state.archive(image)
+    try:
+        archive.read(path)
+    except LadingError as damaged:
+        with disk_errors(path):
+            state.record(image).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+        state.forget("archived")
+        state.console.note(
+            f"dist/{path.name} was damaged on this machine's disk, and thrown away"
+            f" ({damaged.why or damaged.what})"
+        )
+        return True
+    return False
 
 
 def build(state: State, image: Image) -> str:
