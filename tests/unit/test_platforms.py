@@ -154,6 +154,7 @@ def test_each_platform_has_an_archive_of_its_own(
         projects, "tiny_config", lambda labels: config(labels).replace(b"amd64", b"arm64")
     )
     assert trial.doit("archive:one@linux-arm64") == 0
+    assert "· dist/one@linux-arm64.tar, " in capsys.readouterr().out
     assert {path.name for path in (trial.root / "dist").glob("*.tar")} == {
         "one.tar",
         "one@linux-arm64.tar",

@@ -79,7 +79,7 @@ def make(state: State, image: Image) -> str:
             do=f"doit archive:{image.name}{state.at}",
         )
     settings = state.project.sif
-    program = programs.find(settings.command, state.environ, elsewhere(image.name))
+    program = programs.find(settings.command, state.environ, elsewhere(path(state, image).stem))
     mksquashfs = programs.mksquashfs(state.environ)
     order = _order(state, image)
 
