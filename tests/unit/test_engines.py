@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -20,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lading.engines import BuildFailed, Engine, connect
+from lading.engines import __main__ as engines_main
 from lading.engines.buildkit import BuildKitBuilder, ask, capable, clients, no_proxies
 from lading.engines.contexts import Endpoint
 from lading.engines.embedded import machine_options, machine_settings, private_folder
@@ -259,6 +261,23 @@ def test_no_engine_says_what_was_tried_and_what_to_install(world: World) -> None
     assert "podman: not on PATH" in problem.value.why
     assert "apt-get install podman" in problem.value.do
     assert len(problem.value.do.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("variable", "code"),
+    [("", 4), ("DOCKER_HOST", 2), ("CONTAINER_HOST", 2), ("DOCKER_CONTEXT", 2)],
+)
+def test_who_sets_up_knows_whether_an_engine_is_to_be_installed(
+    world: World, monkeypatch: pytest.MonkeyPatch, variable: str, code: int
+) -> None:
+    """Where one is named that does not answer, another is no help."""
+    world.dead("named")
+    url = f"unix://{world.root}/named"
+    world.context("far", url)
+    monkeypatch.setattr(os, "environ", world.environ)
+    if variable:
+        world.environ[variable] = "far" if variable == "DOCKER_CONTEXT" else url
+    assert engines_main.main() == code
 
 
 def test_client_without_engine_is_said(world: World) -> None:

@@ -1,4 +1,7 @@
-"""`python -m lading.engines` says which engine answers; exit code 2 when none does."""
+"""`python -m lading.engines` says which engine answers, or why none does.
+
+The exit code is then 2; 4 where none was named that is what is wrong, so that installing one helps.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import os
 import sys
 
 from lading import engines
+from lading.engines.found import NoEngine
 from lading.errors import LadingError
 
 
@@ -15,7 +19,7 @@ def main() -> int:
         engine = engines.connect(os.environ, lambda text: print(text, file=sys.stderr))
     except LadingError as error:
         print(error, file=sys.stderr)
-        return error.exit_code
+        return 4 if isinstance(error, NoEngine) else error.exit_code
     print(f"{engine.kind} {engine.version} at {engine.where}")
     engine.close()
     return 0

@@ -33,6 +33,10 @@ class NoAnswer(Exception):
     """Nothing that speaks Docker's API answers there; the text says why."""
 
 
+class NoEngine(EnvironmentProblem):
+    """None was named that does not answer: this machine has none, or none that starts."""
+
+
 def connect(environ: Mapping[str, str], note: Callable[[str], None]) -> Engine:
     """See `lading.engines.connect`."""
     tried: list[str] = []
@@ -53,7 +57,10 @@ def connect(environ: Mapping[str, str], note: Callable[[str], None]) -> Engine:
             if endpoint.named:
                 raise
             tried.append(problem.what)
-    return _embedded(environ, note, tried)
+    try:
+        return _embedded(environ, note, tried)
+    except EnvironmentProblem as problem:
+        raise NoEngine(problem.what, why=problem.why, do=problem.do) from problem
 
 
 def opened(
