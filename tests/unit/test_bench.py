@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from lading.errors import LadingError
 from lading.locks import Header
 from lading.net.configured import Indexes
 from lading.project import Base, DebianBase, load
+from lading.state import State
 from tests.bench import clock, condas, figures, generated, lesson_mpi, network
 from tests.bench.__main__ import LONG, PARTS, arguments
 from tests.bench.clock import Timed
@@ -27,6 +29,7 @@ from tests.bench.parts.build import was_cached
 from tests.bench.parts.lock import hashing
 from tests.bench.wire import counting, requests_in
 from tests.support import miniconda
+from tests.support.projects import REPOSITORY
 
 BASE = Base(name="debian-13", debian=DebianBase(suite="trixie", packages=("python3",)))
 
@@ -191,6 +194,25 @@ def test_a_generated_matrix_has_a_thousand_variants(tmp_path: Path) -> None:
     project = load(tmp_path / "project.yaml")
     assert list(project.images) == generated.variants()
     assert project.images["image-1-2-3"].description == "1.2.3"
+
+
+def test_fifty_images_with_nothing_to_do_take_no_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some 0.3 s of processor time, most of it to begin with; the limit is for slow machines."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+    base = load(REPOSITORY / "project.yaml").bases["debian-13"]
+    root = generated.write(REPOSITORY, tmp_path / "project", base, "astropy", 50)
+    environ = {"PATH": "", "HOME": str(tmp_path), "LADING_CACHE": str(tmp_path / "cache")}
+
+    def state() -> State:
+        return State(load(root / "project.yaml"), environ=environ)
+
+    generated.lock_again(state())
+    generated.pretend_made(state())
+    done = clock.timed([Path(sys.executable).with_name("doit")], cwd=root, env=environ)
+    assert done.output.startswith("nothing to do: 302 tasks are up to date (")
+    assert done.cpu < 1.5
 
 
 def test_a_lock_gets_other_inputs_and_keeps_all_else() -> None:

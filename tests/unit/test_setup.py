@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.bench import clock
 from tests.support.projects import REPOSITORY
 
 PROGRAMS = ("bash", "cat", "cmp", "cp", "grep", "ln", "mkdir", "mktemp", "readlink", "rm", "sort")
@@ -127,6 +128,16 @@ def test_one_that_knew_less_of_itself_is_not_made_anew(checkout: Checkout) -> No
     assert checkout.run("scripts/doit") == (0, "", "doit \n")
     assert checkout.calls() == ["python -m lading.engines"]
     assert checkout.run("scripts/doit") == (0, "", "doit \n")
+    assert checkout.calls() == []
+
+
+def test_from_then_on_it_costs_next_to_nothing(checkout: Checkout) -> None:
+    """It takes 7 ms of processor time, and must not take 50."""
+    command = [checkout.root / "scripts/doit"]
+    path = {"PATH": str(checkout.stubs / "bin"), "STUB": str(checkout.stubs)}
+    clock.timed(command, env=path)
+    checkout.calls()
+    assert min(clock.timed(command, env=path).cpu for _ in range(3)) < 0.05
     assert checkout.calls() == []
 
 
