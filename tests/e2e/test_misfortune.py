@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import needs
 from tests.e2e.conftest import DOIT, Copy
 from tests.support import disks, engines
 
@@ -145,11 +147,26 @@ def test_an_sdist_is_built_by_itself_and_once(small: Copy) -> None:
 # -- killed -----------------------------------------------------------------------------------
 
 
+KILLED_AT_THE_LAST = """\
+import os, sys
+def seen(event, arguments):
+    if event == "os.rename" and str(arguments[1]).endswith("/requirements.txt"):
+        os.kill(os.getpid(), 9)
+sys.addaudithook(seen)
+"""
+
+
 def test_killed_while_locking(small: Copy) -> None:
-    lock = small.root / ".lading.lock"
-    killed(small, "lock:one", when=lambda: lock.exists() and "lock:one" in lock.read_text())
-    assert leftovers(small) == []
-    small.done("lock:one")
+    """In the middle of it: all of the lock is written, and the last file has not got its name."""
+    small.write("killed/sitecustomize.py", KILLED_AT_THE_LAST)
+    outcome = small.doit("lock:one", PYTHONPATH=str(small.root / "killed"))
+    assert outcome.code == -signal.SIGKILL
+    part, installer = leftovers(small)
+    assert re.fullmatch(r"locks/images/one/linux-amd64/\.requirements\.txt\..*\.part", part)
+    assert installer == "locks/images/one/linux-amd64/installer.txt"
+    assert "lock       one" in small.done("lock:one")
+    assert leftovers(small) == [installer, "locks/images/one/linux-amd64/requirements.txt"]
+    assert "nothing to do" in small.done("lock:one")
 
 
 def test_killed_while_building(small: Copy) -> None:
@@ -337,9 +354,11 @@ def test_the_disk_is_full_while_exporting(small: Copy, tiny_disk: Path) -> None:
     assert "archive    one" in small.done("archive:one")
 
 
-def test_the_engine_goes_away_while_building(small: Copy) -> None:
+@pytest.mark.parametrize("kind", ["docker", "podman"])
+def test_the_engine_goes_away_while_building(small: Copy, kind: str) -> None:
+    needs(kind)
     small.replace("project.yaml", "    pip: {requirements: one.in}", "    run: [sleep 20]")
-    with engines.private_engine("docker") as fleeting:
+    with engines.private_engine(kind) as fleeting:
         copy = Copy(root=small.root, environ={**small.environ, "DOCKER_HOST": fleeting.url})
         log = copy.root / "build/one/build.log"
         with subprocess.Popen(
