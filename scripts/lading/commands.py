@@ -302,10 +302,10 @@ class DumpDB(DoitDumpDB):  # type: ignore[misc]
         path = params["dep_file"]
         if not Path(path).is_file():
             raise InvalidCommand(f"there is no {path}: nothing has been run here yet")
-        with guarded():
+        with guarded() as ended:
             for name, known in sorted(Database(path, JSONCodec()).rows().items()):
                 sys.stdout.write(f"{name} -> {json.dumps(known, sort_keys=True)}\n")
-        return 0
+        return ended.code
 
 
 class Shell(DoitCmdBase):  # type: ignore[misc]
