@@ -253,6 +253,12 @@ class State:
             known = self._known.get(("pushed",), {})
             self._known["pushed",] = {name: known[name] for name in known if name != what}
 
+    def now_in_registry(self, what: str, answer: Answer) -> None:
+        """Remembers what was pushed: nothing else in the registry has to be asked for again."""
+        with self._lock:
+            if ("pushed",) in self._known:  # else it is asked, and says so itself
+                self._known["pushed",] = {**self._known["pushed",], what: answer}
+
     def _pushed(self) -> Mapping[str, Answer]:
         from lading.registry.asking import Wanted, ask
 

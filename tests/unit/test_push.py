@@ -105,6 +105,18 @@ def test_nothing_is_sent_twice(trial: Trial, there: Registry) -> None:
     assert ("group/one", trial.key("one")) in there.manifests
 
 
+def test_what_is_there_is_asked_for_once_however_many_are_pushed(
+    trial: Trial, there: Registry
+) -> None:
+    assert trial.doit("push:one") == 0
+    there.asked.clear()
+    assert trial.doit("push:one", "push:two", "push:spare") == 0
+    for name, times in (("one", 1), ("two", 0), ("spare", 0)):
+        asked = f"HEAD /v2/group/{name}/manifests/2026.11.01"
+        assert there.asked.count(asked) == times, name
+    assert there.asked.count(f"GET /v2/group/one/manifests/{trial.key('one')}") == 1
+
+
 @pytest.mark.parametrize("takes", [0, 1, 700])
 def test_a_push_that_is_cut_off_goes_on(trial: Trial, there: Registry, takes: int) -> None:
     there.takes = takes

@@ -15,6 +15,7 @@ from lading.parts import PRODUCT
 from lading.plan import Part
 from lading.project import Image
 from lading.registry import kept
+from lading.registry.asking import Answer
 from lading.registry.kept import Blob, Kept
 from lading.registry.repository import Repository
 from lading.sbom import MEDIA_TYPE
@@ -53,11 +54,12 @@ def make(state: State, image: Image) -> str:
                 do=f"doit archive:{image.name}{state.at}",
             )
         _tag(state, where, there.kept, version)
+        made = there.kept
     else:
-        sent = _push(state, image, there.kept if there else None, where, version)
+        made, sent = _push(state, image, there.kept if there else None, where, version)
+    state.now_in_registry(f"image:{image.name}", Answer(kept=made, tagged=True))
     for part in _products(state, image):
         sent += _push_product(state, part)
-    state.forget("pushed")
     return f"{where}:{version}, {size(sent)} sent"
 
 
@@ -76,7 +78,6 @@ def push_source(state: State, one: OnBase) -> str:
         name = f"source:{one.source.name}@{one.base.name}{state.at}"
         raise LadingError(f"{name} is not compiled here", do=f"doit build:{name}")
     sent = _push_product(state, compiled.part)
-    state.forget("pushed")
     return f"{state.part_repository(compiled.part)}, {size(sent)} sent"
 
 
@@ -91,7 +92,9 @@ def _tag(state: State, where: str, found: Kept, version: str) -> None:
         kept.name(repository, found, [version])
 
 
-def _push(state: State, image: Image, found: Kept | None, where: str, version: str) -> int:
+def _push(
+    state: State, image: Image, found: Kept | None, where: str, version: str
+) -> tuple[Kept, int]:
     path, key = state.archive(image), state.key(image)
     assert key is not None
     config, places = archive.places(path, state.record(image))
@@ -130,7 +133,7 @@ def _push(state: State, image: Image, found: Kept | None, where: str, version: s
         if attached is None:
             made = replace(made, sbom="")  # the next push tries it again
         kept.name(repository, made, [key, version])
-    return sent + (attached or 0)
+    return made, sent + (attached or 0)
 
 
 def _attach(state: State, image: Image, repository: Repository, made: Kept) -> int | None:
@@ -233,4 +236,5 @@ def _push_product(state: State, part: Part) -> int:
                 "every build",
             )
         kept.name(repository, made, [part.key])
+    state.now_in_registry(f"part:{part.key}", Answer(kept=made, tagged=False))
     return sent
