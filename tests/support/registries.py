@@ -27,7 +27,8 @@ INDEX = "application/vnd.oci.image.index.v1+json"
 class Registry:
     """Blobs by digest, and manifests by repository and name.
 
-    `asked` has every request, as "HEAD /v2/…"; `instead` may answer one with a status of its own.
+    `asked` has every request, as "HEAD /v2/…"; `instead` may answer one with a status of its own,
+    or with one and a Location.
     """
 
     def __init__(self) -> None:
@@ -35,7 +36,9 @@ class Registry:
         self.manifests: dict[tuple[str, str], tuple[str, bytes]] = {}
         self.uploads: dict[str, bytes] = {}
         self.asked: list[str] = []
-        self.instead: Callable[[str], int | None] = lambda request: None
+        self.shown: set[str] = set()
+        """The permissions that it was shown."""
+        self.instead: Callable[[str], int | tuple[int, str] | None] = lambda request: None
         self.takes: int | None = None
         """How many bytes of a blob it takes until it cuts the connection off, once."""
         self.sends: int | None = None
@@ -78,12 +81,15 @@ class Registry:
         """Answers one request."""
         line = f"{request.command} {request.path}"
         self.asked.append(line)
+        self.shown |= {request.headers["Authorization"]} - {None}
         status = self.instead(line)
         if status == CUT:
             request.close_connection = True
             return
         headers: dict[str, str] = {}
         body = b""
+        if isinstance(status, tuple):
+            status, headers["Location"] = status
         if status is None and request.path.startswith("/token"):
             status, body = 200, self._new_token()
         elif status is None and self.token and not self._allowed(request):

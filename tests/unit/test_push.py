@@ -130,6 +130,47 @@ def test_a_push_that_is_cut_off_goes_on(trial: Trial, there: Registry, takes: in
         assert len([line for line in there.asked if line.startswith("PATCH")]) > 3
 
 
+def test_a_push_that_gets_further_each_time_is_not_given_up(trial: Trial, there: Registry) -> None:
+    """However often it is cut off, and although asking how far it came is cut off, too."""
+    cut: list[str] = []
+
+    def instead(line: str) -> int | None:
+        if line.startswith("PATCH"):
+            there.takes = 900
+        if line.startswith("GET") and "/uploads/" in line:
+            cut.append(line)
+            return CUT if len(cut) % 3 else None
+        return None
+
+    there.instead = instead
+    assert trial.doit("push:one") == 0
+    assert len(cut) > 3 * repository._TRIES
+    assert ("group/one", trial.key("one")) in there.manifests
+
+
+@pytest.mark.parametrize("status", [307, 308])
+def test_a_registry_that_is_elsewhere(trial: Trial, there: Registry, status: int) -> None:
+    """What is sent is sent there, as it was; and nobody's permission is."""
+    with registry() as storage:
+
+        def moved(line: str) -> tuple[int, str] | None:
+            method, _, path = line.partition(" ")
+            return (
+                (status, f"http://{storage.host}{path}")
+                if method in ("POST", "PATCH", "PUT") and "/manifests/" not in line
+                else None
+            )
+
+        there.instead = moved
+        there.token = "repository:group/one:pull,push"
+        assert trial.doit("push:one") == 0
+        record = json.loads((trial.root / "dist/one.json").read_text())
+        assert {record["config"], *(one["diff_id"] for one in record["layers"])} < set(
+            storage.blobs
+        )
+        assert storage.shown == set()
+
+
 def test_a_download_that_is_cut_off_goes_on(
     trial: Trial, there: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -288,6 +329,22 @@ def test_a_download_that_fails_means_building(
     assert words in output
     assert fresh.engine.asked.count("build") == 1
     assert sha256(fresh, "one") == sha256(trial, "one")
+
+
+def test_a_blob_without_an_end(there: Registry) -> None:
+    """No more of it is passed on than it was to have."""
+    content = b"x" * 1000
+    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    there.blobs[digest] = content
+    came = 0
+    with (
+        kept.repository(f"{there.host}/group/x", {"HOME": "/nowhere"}) as repository,
+        pytest.raises(LadingError, match="sends other content") as error,
+    ):
+        for piece in repository.pieces(digest, 10):
+            came += len(piece)
+    assert came <= 10
+    assert "more than 10 bytes" in error.value.why
 
 
 def test_a_full_disk_here_is_not_the_registrys_fault(

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -282,6 +283,19 @@ def test_a_token_for_anyone(stub: Stub, environ: dict[str, str]) -> None:
     assert token[1] == ""  # not .netrc's
 
 
+@pytest.mark.parametrize("token", ["SECRET\n", "SECRET\x00", "SÉCRET", ["SECRET", 1]])
+def test_a_token_that_is_none_is_not_shown(
+    stub: Stub, environ: dict[str, str], token: object
+) -> None:
+    stub.auth = "bearer"
+    stub.instead = lambda path: (
+        (200, {}, as_json({"token": token})) if path.startswith("/token") else None
+    )
+    with pytest.raises(LadingError, match="gives a token that is none") as error:
+        registry.resolve(f"{stub.host}/a/b:1", "linux/amd64", environ=environ)
+    assert "CRET" not in "".join(traceback.format_exception(error.value))
+
+
 def test_a_token_for_who_logged_in(stub: Stub, environ: dict[str, str], tmp_path: Path) -> None:
     stub.auth = "bearer"
     pushed = stub.push_image("1")
@@ -398,6 +412,7 @@ def index_of(found: str) -> bytes:
         ((401, {"WWW-Authenticate": "Negotiate x"}, b""), LadingError, "may not be read"),
         ((401, {"WWW-Authenticate": "Bearer x"}, b""), LadingError, "where to log in"),
         ((401, {"WWW-Authenticate": 'Bearer realm="file:///x"'}, b""), LadingError, "where to log"),
+        ((401, {"WWW-Authenticate": 'Bearer realm="http://[x/"'}, b""), EnvironmentProblem, "x"),
         ((401, {}, b""), LadingError, "may not be read"),
         ((403, {}, b'{"errors": [{"code": "DENIED"}]}'), LadingError, "HTTP 403: DENIED"),
         ((418, {}, b'{"errors": 7}'), LadingError, "can't be had"),
@@ -451,8 +466,30 @@ def test_a_redirect_gets_no_credentials(
         storage.stop()
 
 
-@pytest.mark.parametrize("where", ["/v2/a/b/manifests/1", "file:///etc/passwd", "ftp://x/"])
+@pytest.mark.parametrize(
+    "where", ["/v2/a/b/manifests/1", "file:///etc/passwd", "ftp://x/", "http://[bad/x"]
+)
 def test_redirects_that_lead_nowhere(stub: Stub, environ: dict[str, str], where: str) -> None:
     stub.instead = lambda path: (302, {"Location": where}, b"")
     with pytest.raises(LadingError, match="leads astray"):
         registry.resolve(f"{stub.host}/a/b:1", "linux/amd64", environ=environ)
+
+
+def test_an_identity_token_is_not_sent_after_a_redirect(
+    stub: Stub, environ: dict[str, str], tmp_path: Path
+) -> None:
+    """To another host, not even by a redirect that a request's body is to go along with."""
+    stub.auth = "bearer"
+    logged_in(tmp_path, stub.host, identitytoken="secret")
+    there = Stub()
+    try:
+        stub.instead = lambda path: (
+            (307, {"Location": f"http://{there.host}/token"}, b"")
+            if path.startswith("/token")
+            else None
+        )
+        stub.push_image("1")
+        registry.resolve(f"{stub.host}/a/b:1", "linux/amd64", environ=environ)
+        assert [(line, body) for line, _, body in there.asked] == [("POST /token", "")]
+    finally:
+        there.stop()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 _LIMIT = 4 << 20  # bytes; what registries have to take, and no more
 _REDIRECTS = 5
+_KEPT = (307, 308)
+"""Redirects that the same request is sent after, with its body (RFC 9110, section 15.4)."""
 _OCTETS = {"Content-Type": "application/octet-stream"}
 _PIECE = 1 << 17
 """Bytes that are read at once, and lost where the connection ends in the middle of them."""
@@ -31,6 +34,8 @@ _TRIES = 5
 """How often a blob is gone on with, without a byte in between, before it is given up."""
 _PAUSE = 1.0
 """Seconds until it is tried again; longer with each try."""
+_TOKEN = re.compile(r"[!-~]*")
+"""What can stand in a header: a token that can't is never shown either."""
 INDEX_TYPES = (
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
@@ -115,7 +120,7 @@ class Repository:
     def pieces(self, digest: str, size: int) -> Iterator[bytes]:
         """A blob of that size, as it comes; gone on with where the connection was cut off.
 
-        Raises `LadingError` at its end when it is not what its digest says.
+        Raises `LadingError` when it is longer, and at its end when it is not what its digest says.
         """
         content = hashlib.sha256()
         came = tries = 0
@@ -124,6 +129,8 @@ class Repository:
             try:
                 for piece in self._from(f"blobs/{digest}", came):
                     came += len(piece)
+                    if came > size:  # it may have no end
+                        break
                     content.update(piece)
                     yield piece
                 if came < size:
@@ -136,7 +143,7 @@ class Repository:
         if came != size or f"sha256:{content.hexdigest()}" != digest:
             raise LadingError(
                 f"{self._reference.registry} sends other content than it was asked for",
-                why=f"asked for {digest} of {size} bytes\ncame     {came} bytes",
+                why=f"asked for {digest} of {size} bytes\ncame     {_bytes(came, size)}",
             )
 
     def upload(self, digest: str, size: int, read: Callable[[int], Iterable[bytes]]) -> None:
@@ -149,23 +156,25 @@ class Repository:
             if self.head(f"blobs/{digest}") is not None:
                 return
         answer = self._expect("POST", "blobs/uploads/", (202,), what=digest)
-        came = tries = 0
+        place = self._location(answer)
+        came = furthest = tries = 0
         while came < size:
-            place = self._location(answer)
             try:
+                if tries:
+                    place, came = self._resumed(place, digest)
+                    tries = tries if came <= furthest else 0
+                    furthest = max(furthest, came)
                 answer = self._expect(
                     "PATCH", place, (202,), what=digest,
                     headers=_OCTETS | ({"Content-Range": f"{came}-{size - 1}"} if came else {}),
                     body=partial(_Body, read, came, size),
                 )  # fmt: skip
-                came = size
+                place, came = self._location(answer), size
             except EnvironmentProblem:
                 tries += 1
                 if tries >= _TRIES:
                     raise
                 time.sleep(_PAUSE * tries)
-                answer, came = self._resumed(place, answer, digest)
-        place = self._location(answer)
         place += ("&" if "?" in place else "?") + f"digest={quote(digest, safe='')}"
         self._expect("PUT", place, (201,), what=digest, headers={"Content-Length": "0"})
 
@@ -177,23 +186,22 @@ class Repository:
         )  # fmt: skip
         return answer.headers
 
-    def _resumed(
-        self, place: str, answer: requests.Response, digest: str
-    ) -> tuple[requests.Response, int]:
+    def _resumed(self, place: str, digest: str) -> tuple[str, int]:
         """Where an upload that was cut off goes on; at its start where nobody knows it any more."""
         found, _ = self._request("GET", place)
         if found.status_code == 204 and "Location" in found.headers:
             last = found.headers.get("Range", "").rpartition("-")[2]
             # "0-0" may be one byte, or none.
             if last.isdecimal() and last != "0":
-                return found, int(last) + 1
-        return self._expect("POST", "blobs/uploads/", (202,), what=digest), 0
+                return self._location(found), int(last) + 1
+        begun = self._expect("POST", "blobs/uploads/", (202,), what=digest)
+        return self._location(begun), 0
 
     def _location(self, answer: requests.Response) -> str:
-        where = answer.headers.get("Location", "")
+        where = _leads(answer.url, answer.headers.get("Location", ""))
         if not where:
             raise LadingError(f"{self._reference.registry} does not say where to upload to")
-        return urljoin(answer.url, where)
+        return where
 
     def _expect(
         self, method: str, path: str, good: tuple[int, ...], *, what: str, **more: Any
@@ -280,13 +288,17 @@ class Repository:
                 if not answer.is_redirect:
                     yield answer
                     return
-                there = urljoin(url, answer.headers["Location"])
+                there, kept = _leads(url, answer.headers["Location"]), answer.status_code in _KEPT
             if urlsplit(there).scheme not in ("https", urlsplit(url).scheme):
                 break
+            if not kept:
+                method = "HEAD" if method == "HEAD" else "GET"
+                more = {"headers": more.get("headers")}
+            more.pop("params", None)  # they are in where it leads to
             if urlsplit(there)[:2] != urlsplit(url)[:2]:
                 permission = ""
-            method = "HEAD" if method == "HEAD" else "GET"
-            url, more = there, {"headers": more.get("headers")}
+                more.pop("data", None)  # an identity token
+            url = there
         raise LadingError(f"{self._reference.registry} leads astray: its redirects do not end well")
 
     @contextmanager
@@ -300,7 +312,7 @@ class Repository:
     ) -> Iterator[requests.Response]:
         import requests
 
-        from lading.net import problem
+        from lading.net import host_of, problem
 
         def authorised(request: requests.PreparedRequest) -> requests.PreparedRequest:
             if permission:
@@ -320,6 +332,8 @@ class Repository:
                 yield answer
         except (requests.RequestException, OSError) as error:
             raise problem(error, url, self._environ) from error
+        except ValueError:  # which may have said what must not be shown
+            raise LadingError(f"{host_of(url)} leads astray: what it names is no address") from None
 
     def _refuse_plain(self, url: str, answer: requests.Response) -> None:
         """Raises `_Encrypted` where a server of TLS says that it was not spoken to so."""
@@ -371,7 +385,10 @@ class Repository:
         if answer.status_code != 200:
             raise self._refused(answer.status_code, body)
         granted = self._object(body)
-        return f"Bearer {granted.get('token') or granted.get('access_token') or ''}"
+        given = str(granted.get("token") or granted.get("access_token") or "")
+        if not _TOKEN.fullmatch(given):
+            raise LadingError(f"{self._reference.registry} gives a token that is none")
+        return f"Bearer {given}"
 
     def _refused(self, status: int, body: bytes) -> LadingError:
         name, host = self._reference.text, self._reference.registry
@@ -433,6 +450,16 @@ class Repository:
         return found
 
 
+def _leads(url: str, where: str) -> str:
+    """Where a Location leads to; empty for what is none (RFC 9110, section 10.2.2)."""
+    try:
+        found = urljoin(url, where) if where else ""
+        urlsplit(found)
+    except ValueError:
+        return ""
+    return found
+
+
 def _basic(user: str, password: str) -> str:
     from base64 import b64encode
 
@@ -471,6 +498,10 @@ def _credentials(registry: str, environ: Mapping[str, str]) -> tuple[str, str, s
         ) from error
     known = {key.lower(): str(value or "") for key, value in entry.items()}
     return known.get("username", ""), known.get("password", ""), known.get("identitytoken", "")
+
+
+def _bytes(came: int, size: int) -> str:
+    return f"more than {size} bytes" if came > size else f"{came} bytes"
 
 
 class _Body:
