@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from requests.adapters import HTTPAdapter
 
 __all__ = [
+    "CutOff",
     "Indexes",
     "Stopped",
     "answer_problem",
@@ -62,6 +63,8 @@ POOL = 16
 _USER_AGENT = "lading"
 _RETRIED = (429, 500, 502, 503, 504)
 
+_CUT_OFF = "the connection was cut off"
+
 # As texts: `re` compiles them when they are first used, which most runs never do.
 _USERINFO = r"""(?x)(?P<scheme>\b[A-Za-z][\w+.-]*://)
         (?: [^\s/"'<>]* @                       # user:password@, also with an @ in the password
@@ -74,6 +77,10 @@ _SECRET_PARAMETER = (
 
 class Stopped(LadingError):
     """What was asked for is not wanted any more, for something else failed or the user said so."""
+
+
+class CutOff(EnvironmentProblem):
+    """The connection ended before the answer did: the next one may last."""
 
 
 def redact(text: str) -> str:
@@ -159,10 +166,11 @@ def problem(
 ) -> EnvironmentProblem:
     """What to tell the user when `url` could not be had: host, reason, settings in force."""
     reason = _reason(error)
+    kind = CutOff if _CUT_OFF in reason else EnvironmentProblem
     # "certificate is not yet valid", "certificate has expired", as OpenSSL says it.
     clock = any(word in reason for word in ("not yet valid", "has expired"))
     what = "the clock of this machine and of that one" if clock else "the network"
-    return EnvironmentProblem(
+    return kind(
         f"{host_of(url)} can't be reached: {reason}",
         why=settings_hint(url, environ),
         do=f"check {what} and these settings, then run it again; what is there is kept",
@@ -280,7 +288,7 @@ def _reason(error: BaseException) -> str:
         (urllib3.ReadTimeoutError, f"no byte came for {READ_TIMEOUT:.0f} s"),
         (urllib3.NewConnectionError, "no connection"),
         (urllib3.ConnectTimeoutError, f"no connection within {CONNECT_TIMEOUT:.0f} s"),
-        ((urllib3.ProtocolError, ConnectionError), "the connection was cut off"),
+        ((urllib3.ProtocolError, ConnectionError), _CUT_OFF),
     ]
     for kinds, text in words:
         found = _any(causes, kinds)

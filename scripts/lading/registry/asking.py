@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from lading.errors import EnvironmentProblem, LadingError
+from lading.net import CutOff
 from lading.references import parse
 from lading.registry import kept
 from lading.registry.kept import Kept
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 AT_ONCE = 16
 PAUSE = 1.0
-"""Seconds until a registry that answered with an error is asked again."""
+"""Seconds until a registry is asked again that answered with an error, or in part."""
 
 
 class Wanted(Struct, frozen=True, kw_only=True):
@@ -82,11 +83,11 @@ class _Asked:
                 return None
             try:
                 return self._found(http, wanted)
-            except Unwell as error:
+            except (Unwell, CutOff) as error:
                 if last:
                     self.down(error)
                 else:
-                    time.sleep(PAUSE)  # one answer of 503 in a hundred is no reason to build
+                    time.sleep(PAUSE)  # one such answer in a hundred is no reason to build
             except EnvironmentProblem as error:
                 self.down(error)
             except Refused as error:
