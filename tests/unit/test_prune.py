@@ -202,6 +202,25 @@ def test_images_of_others_in_the_same_engine(trial: Trial, said: Said) -> None:
     }
 
 
+def test_an_image_of_others_that_was_of_use(trial: Trial) -> None:
+    """Another user, with a store of their own, found it in the engine and checked it."""
+    old = trial.engine.held["two:2026.11.01"]
+    other = neighbour(trial)
+    other.environ = {**trial.environ, "LADING_CACHE": str(trial.root.parent / "theirs")}
+    shutil.copytree(
+        trial.environ["LADING_CACHE"],
+        other.environ["LADING_CACHE"],
+        ignore=shutil.ignore_patterns("projects"),
+    )
+    assert other.doit("archive:two") == 0
+    assert "build" not in other.engine.asked
+    (other.root / "recipes/motd").write_text("changed\n")
+    assert other.doit("archive:two") == 0
+    trial.engine.held[old.id] = old
+    assert other.doit("prune", "--force") == 0
+    assert old.id in trial.engine.held
+
+
 def test_a_container_stands_on_it(trial: Trial, said: Said) -> None:
     old = changed(trial)
     trial.engine.used.add(old.id)

@@ -107,10 +107,13 @@ def ensure(state: State, image: Image) -> str:
     key = state.key(image)
     state.all_locked(image)
     assert key is not None
-    if not state.in_engine(image) and not load(state, image):
-        build(state, image)
+    if not state.in_engine(image):
+        if load(state, image):
+            state.claim_image(key, state.tag(image))
+        else:
+            build(state, image)
+    # One that was found may be another user's: `doit prune` is not to take it from there.
     identity = state.images_by_key()[key]
-    state.claim_image(key, state.tag(image))
     state.engine.tag(identity, state.tag(image))
     return identity
 
