@@ -17,6 +17,8 @@ from lading.steps import Arg, Content, Label, Run, Stage, Step
 KEY_LABEL = "lading.key"
 AGAIN = "localhost/lading/verify/"
 """What the names of images begin with that were built again to be compared, and are none."""
+LENT = "localhost/lading/build:"
+"""Likewise, of those that are built elsewhere, until they are here; the key's beginning follows."""
 
 
 class Plan(Struct, frozen=True, kw_only=True):

@@ -21,13 +21,13 @@ from lading import claims
 from lading.claims import ARTIFACT, DERIVED, IMAGE, Claims
 from lading.engines.model import Listed
 from lading.layers import base as bases
-from lading.plan import AGAIN, KEY_LABEL, Part
+from lading.plan import AGAIN, KEY_LABEL, LENT, Part
 from lading.state import State
 from lading.steps import Content, Derived
 
 DAY = 24 * 3600.0
 """Seconds after which half a file is one that nobody goes on with."""
-PASSING = (AGAIN, "localhost/lading/part/")
+PASSING = (AGAIN, "localhost/lading/part/", LENT)
 """What the names of images begin with that are there while something is made, and no longer."""
 BASES = "localhost/lading/base/"
 
@@ -35,6 +35,8 @@ _SHA256 = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _KEY = re.compile(rf'^LABEL.*"{re.escape(KEY_LABEL)}"="([0-9a-f]{{64}})', re.MULTILINE)
 _OURS = ("check.json", "build.log", "candidate.tar", "candidate.json", "context", "verify")
 """What lading writes into build/NAME."""
+_RECORDS = ("check.json", "candidate.json")
+"""Those of it that say a key, as a context's Dockerfile does."""
 
 
 class Named(Struct, frozen=True, kw_only=True):
@@ -283,8 +285,7 @@ def built(state: State) -> Iterator[Thing]:
         if folder.name == "parts" or folder.name.startswith(".") or not folder.is_dir():
             continue
         if folder.name not in keys:
-            ours = [folder / name for name in _OURS if (folder / name).exists()]
-            if ours:
+            if ours := _ours(folder):
                 yield _files("build", f"build/{folder.name}", ours)
             continue
         key = keys[folder.name]
@@ -296,8 +297,20 @@ def built(state: State) -> Iterator[Thing]:
             yield _files("archive", f"build/{folder.name}/candidate.tar", paths)
     parts = {part.key[:8] for one in every for part in _parts(one)}
     for folder in _inside(root / "parts"):
-        if re.search(r"-[0-9a-f]{8}$", folder.name) and folder.name[-8:] not in parts:
+        key = _key_of_context(folder / "context")[:8]
+        if key and folder.name.endswith(f"-{key}") and key not in parts:
             yield _files("context", f"build/parts/{folder.name}", [folder])
+
+
+def _ours(folder: Path) -> list[Path]:
+    """What lading has written into the folder of an image; nothing where none of it has a key:
+    anybody may call a folder of theirs so.
+    """
+    context = bool(_key_of_context(folder / "context"))
+    if not context and not any(_key_of_record(folder / name) for name in _RECORDS):
+        return []
+    names = (name for name in _OURS if context or name != "context")
+    return [folder / name for name in names if (folder / name).exists()]
 
 
 def _parts(state: State) -> Iterator[Part]:
@@ -322,9 +335,10 @@ def _key_of_context(context: Path) -> str:
 
 def _key_of_record(record: Path) -> str:
     try:
-        return str(json.loads(record.read_text())["key"])
+        key = str(json.loads(record.read_text())["key"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
+    return key if _SHA256.fullmatch(key.encode()) else ""
 
 
 def former(state: State) -> list[str]:

@@ -9,6 +9,7 @@ import os
 import socket
 import tarfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -342,6 +343,23 @@ def test_what_a_killed_run_left_there_is_taken(tmp_path: Path, far: dict[str, Fa
     assert trial.doit("build:one") == 0
     assert far["a"].engine.named("build") == []
     assert trial.holds("one")
+
+
+def test_a_run_is_killed_before_it_has_its_name_here(tmp_path: Path, far: dict[str, Far]) -> None:
+    """What it was called on the way is known to be this project's."""
+    trial = trial_on(tmp_path, "a")
+
+    def killed() -> None:
+        raise KeyboardInterrupt
+
+    trial.engine.before["tag"] = killed
+    with suppress(KeyboardInterrupt):
+        trial.doit("build:one")
+    trial.engine.before.clear()
+    name = f"localhost/lading/build:{trial.key('one')[:16]}"
+    assert name in trial.engine.held
+    assert trial.doit("prune", "--force") == 0
+    assert name not in trial.engine.held
 
 
 def test_an_image_can_say_otherwise(tmp_path: Path, far: dict[str, Far]) -> None:

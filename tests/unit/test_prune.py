@@ -121,6 +121,30 @@ def test_contexts_of_other_keys_and_former_images(trial: Trial, said: Said) -> N
     assert "one:2026.11.01" not in trial.engine.held
 
 
+def test_folders_that_are_called_as_if_they_were_ladings(trial: Trial) -> None:
+    names = ("a/context/thesis.tex", "b/verify/x", "c/build.log", "parts/notes-deadbeef/x")
+    paths = [trial.root / "build" / name for name in names]
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        path.write_text("of the user's own")
+    assert trial.doit("prune", "--force") == 0
+    assert [path.exists() for path in paths] == [True] * 4
+
+
+def test_a_part_that_nothing_needs(trial: Trial) -> None:
+    """Its context has its key, whose beginning its folder is called by."""
+    left = trial.root / "build/parts/lib-slim-0a1b2c3d"
+    left.mkdir(parents=True)
+    shutil.copytree(trial.root / "build/two/context", left / "context")
+    dockerfile = left / "context/Dockerfile"
+    text = dockerfile.read_text()
+    assert trial.doit("prune", "--force") == 0
+    assert left.exists(), "it has another key than it is called by"
+    dockerfile.write_text(text.replace(trial.key("two"), f"0a1b2c3d{'0' * 56}"))
+    assert trial.doit("prune", "--force") == 0
+    assert not left.exists()
+
+
 def test_a_context_of_today_stays(trial: Trial, said: Said) -> None:
     assert trial.doit("prune", "--force") == 0
     assert (trial.root / "build/one/context/Dockerfile").exists()
@@ -250,9 +274,10 @@ def test_a_name_that_the_user_gave(trial: Trial, said: Said) -> None:
     assert "paper:final" in trial.engine.held
 
 
-def test_what_was_left_of_a_comparison(trial: Trial) -> None:
-    """It has today's key, and is nothing all the same."""
-    name = f"localhost/lading/verify/two:{trial.key('two')[:16]}"
+@pytest.mark.parametrize("begins", ["localhost/lading/verify/two:", "localhost/lading/build:"])
+def test_what_was_left_on_the_way(trial: Trial, begins: str) -> None:
+    """Of a comparison, or by a builder: it has today's key, and is nothing all the same."""
+    name = f"{begins}{trial.key('two')[:16]}"
     trial.engine.hold(name, {KEY_LABEL: trial.key("two")})
     trial.state().claim_image(trial.key("two"), name)
     assert trial.doit("prune", "--force") == 0
@@ -319,7 +344,7 @@ def test_a_project_that_cant_be_read(trial: Trial, said: Said, broken: str) -> N
     (other.root / "project.yaml").write_text(broken)
     path = fetched(trial, "left-over.tar.gz", b"x")
     old = changed(trial)
-    (trial.root / "build/gone/context").mkdir(parents=True)
+    shutil.copytree(trial.root / "build/two/context", trial.root / "build/gone/context")
     said()
     assert trial.doit("prune", "--force") == 0
     assert f"what the project in {other.root} names can't be read" in said()

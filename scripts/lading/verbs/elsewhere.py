@@ -13,6 +13,7 @@ from lading.errors import EnvironmentProblem
 from lading.files import PART, disk_errors
 from lading.layers import base as bases
 from lading.layers.base import BaseLock
+from lading.plan import LENT
 from lading.process import NO_ROOM
 from lading.project import Base
 from lading.state import State
@@ -39,7 +40,7 @@ def build(
     Raises what `Engine.build` does, and `EnvironmentProblem` when no builder is left.
     """
     # On an engine that others build with, too, only a key is a name that nobody else takes.
-    private = name if name.startswith("localhost/lading/") else f"localhost/lading/build:{key[:16]}"
+    private = name if name.startswith("localhost/lading/") else f"{LENT}{key[:16]}"
     job = hosts.Job(
         context=context,
         tag=private,
@@ -88,6 +89,7 @@ def _built(state: State, slot: hosts.Slot, job: hosts.Job, name: str) -> str | N
                 raise
             pool.lose(slot, _shortly(problem))
             return None
+        state.claim_image(job.key, job.tag)  # where this ends in the next moment, prune removes it
         identity = state.engine.load(out)
     if job.tag != name:
         state.engine.tag(identity, name)
