@@ -86,6 +86,13 @@ def _path(name: str) -> str:
     return normpath(f"/{name}").lstrip("/")
 
 
+def refuse_damaged(product: Path) -> None:
+    """Raises `LadingError` for a product that can't be read to its end."""
+    with _readable(f"what was built ({product.name})"), tarfile.open(product, "r:") as archive:
+        for _ in archive:
+            pass
+
+
 def unpack(product: Path, folder: Path) -> None:
     """Writes the files of a product into a new folder. Raises `LadingError` for a link in it
     that leads out of the folder.

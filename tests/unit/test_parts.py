@@ -223,6 +223,15 @@ def test_made_once_with_all_it_needs(trial: Trial) -> None:
     part_verb.ensure(state, top)
     assert built(trial) == ["low", "mid", "top"]
     assert part_verb.there(state, top)
+    # One that is damaged is thrown away, and made anew by the next run.
+    state.store.made(top.shares[0].key, PRODUCT).unlink()
+    product = state.store.made(top.key, PRODUCT)
+    product.chmod(0o644)
+    product.write_bytes(product.read_bytes()[:100])
+    with pytest.raises(LadingError, match="damaged on this machine's disk"):
+        part_verb.ensure(state, top)
+    part_verb.ensure(state, top)
+    assert built(trial) == ["low", "mid", "top", "top"]
 
 
 def test_its_files_as_a_folder(trial: Trial) -> None:

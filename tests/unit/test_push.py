@@ -18,6 +18,7 @@ from lading import plan as plans
 from lading.archive import writing
 from lading.errors import LadingError
 from lading.files import canonical_json
+from lading.parts import PRODUCT
 from lading.plan import Part
 from lading.registry import asking, kept, repository
 from lading.registry.asking import Answer
@@ -361,18 +362,29 @@ def test_a_full_disk_here_is_not_the_registrys_fault(
     assert "build" not in fresh.engine.asked
 
 
-def test_what_was_compiled_and_is_not_given(trial: Trial, there: Registry) -> None:
-    """It is compiled here, and not asked for again."""
+@pytest.mark.parametrize("content", [b"", b"no archive"])
+def test_what_was_compiled_and_is_not_given(trial: Trial, there: Registry, content: bytes) -> None:
+    """Or is no archive: it is compiled here, and not asked for again."""
     state = trial.state()
-    plan = plans.make("mpich", "mpich", (), {})
-    part = Part(what="mpich", key="c" * 64, plan=plan, epoch=0)
-    tar = kept.Blob(digest=f"sha256:{'0' * 64}", size=1)
+    part = Part(what="mpich", key="c" * 64, plan=plans.make("mpich", "mpich", (), {}), epoch=0)
+    tar = kept.Blob(digest=f"sha256:{hashlib.sha256(content).hexdigest()}", size=len(content) or 1)
+    there.blobs |= {tar.digest: content} if content else {}
     answer = Answer(kept=kept.product(part.key, tar), tagged=False)
     state.once(("pushed",), lambda: {f"part:{part.key}": answer})
     assert part_verb.in_registry(state, part)
     assert not part_verb.taken(state, part)
     assert not part_verb.in_registry(state, part)
     assert not list((state.store.root / "partial").iterdir())
+
+
+def test_what_was_compiled_and_is_damaged_is_not_pushed(trial: Trial, there: Registry) -> None:
+    state = trial.state()
+    part = Part(what="mpich", key="c" * 64, plan=plans.make("mpich", "mpich", (), {}), epoch=0)
+    path = state.store.derived(part.key, PRODUCT, lambda out: out.touch())
+    with pytest.raises(LadingError, match="mpich was damaged"):
+        push._push_product(state, part)
+    assert there.asked == []
+    assert not path.exists()
 
 
 @pytest.mark.parametrize("status", [401, 403])

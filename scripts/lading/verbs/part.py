@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from lading import engines
 from lading.console import size
+from lading.errors import LadingError
 from lading.files import disk_errors
 from lading.parts import FILES, PRODUCT
 from lading.plan import Part, Share
@@ -39,8 +40,12 @@ def ensure(state: State, part: Part) -> str:
             for needed in part.parts:
                 ensure(state, needed)
         product = state.store.derived(part.key, PRODUCT, lambda out: make(state, part, out))
-        for share in part.shares:
-            _take(state, part, share, product)
+        try:
+            for share in part.shares:
+                _take(state, part, share, product)
+        except LadingError:
+            refuse_damaged(state, part)
+            raise
     return size(state.store.made(part.key, PRODUCT).stat().st_size)
 
 
@@ -49,6 +54,23 @@ def taken(state: State, part: Part) -> bool:
     has put it.
     """
     return compiled(state, part) or pushed.take(state, part)
+
+
+def refuse_damaged(state: State, part: Part) -> None:
+    """Raises `LadingError` if what the store has of a part is no longer what was put there."""
+    from lading import prefix
+
+    product = state.store.made(part.key, PRODUCT)
+    try:
+        prefix.refuse_damaged(product)
+    except LadingError as damaged:
+        with disk_errors(product):
+            product.unlink(missing_ok=True)
+        raise LadingError(
+            f"{part.what} was damaged on this machine's disk since it was made",
+            why=str(damaged),
+            do="it was thrown away: run it again, and it is made anew",
+        ) from damaged
 
 
 def in_registry(state: State, part: Part) -> bool:

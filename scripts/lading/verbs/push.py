@@ -21,6 +21,7 @@ from lading.registry.repository import Repository
 from lading.sbom import MEDIA_TYPE
 from lading.state import State
 from lading.verbs import check as check_verb
+from lading.verbs import part as part_verb
 from lading.verbs import sbom
 from lading.verbs.source import OnBase
 
@@ -204,9 +205,10 @@ def _products(state: State, image: Image) -> list[Part]:
 
 
 def _push_product(state: State, part: Part) -> int:
-    path = state.store.made(part.key, PRODUCT)
     from lading.files import sha256_of
 
+    part_verb.refuse_damaged(state, part)  # no other machine is to have it
+    path = state.store.made(part.key, PRODUCT)
     tar = Blob(digest=f"sha256:{sha256_of(path)}", size=path.stat().st_size)
     sent = 0
     with (

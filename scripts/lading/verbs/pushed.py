@@ -75,6 +75,8 @@ def take(state: State, part: Part) -> bool:
 
 
 def _write(state: State, part: Part, found: Kept, out: Path) -> None:
+    from lading import prefix
+
     (tar,) = found.layers
     with (
         kept.repository(state.part_repository(part), state.environ) as repository,
@@ -84,6 +86,12 @@ def _write(state: State, part: Part, found: Kept, out: Path) -> None:
         for piece in _served(repository.pieces(tar.digest, tar.size)):
             file.write(piece)
             advance(len(piece))
+    try:
+        prefix.refuse_damaged(out)
+    except LadingError as error:
+        raise _Lost(
+            f"what the registry has of {part.what} is no archive", why=str(error)
+        ) from error
 
 
 def _given_up(state: State, answer: str, what: str, error: LadingError) -> None:
