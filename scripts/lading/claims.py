@@ -4,7 +4,8 @@
                    gave to an engine
 
 A label can't say it: what is in an image follows from its key alone, and two projects with one key
-have one image. Written when something is made, and read by `doit prune`.
+have one image. Written when something is made, and read by `doit prune`; what was pushed, whenever
+a registry is asked for it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from lading.errors import EnvironmentProblem
 
 FOLDER = "projects"
 ARTIFACT, DERIVED, IMAGE = "artifact", "derived", "image"
+PUSHED = "pushed"
+"""What a registry has under a key: its name is the digest of what was pushed, or first found."""
 
 
 class Claim(Struct, frozen=True, kw_only=True):
@@ -102,7 +105,7 @@ def forget(store: Path, project: Path, gone: Iterable[tuple[str, str]]) -> None:
         if known is None:
             return
         kept = [one for one in known.made if (one.kind, one.key) not in struck]
-        if not kept and not known.exists:
+        if not known.exists and all(one.kind == PUSHED for one in kept):
             path.unlink()
             return
         lines = [f"project {_quoted(os.fsencode(project))}"] + [
@@ -122,6 +125,16 @@ def read(store: Path) -> tuple[Claims, ...]:
             if known is not None:
                 found.append(known)
     return tuple(sorted(found, key=lambda one: one.project))
+
+
+def pushed(store: Path) -> dict[str, set[str]]:
+    """By key, the digests of what any project has pushed under it, or first found there."""
+    found: dict[str, set[str]] = {}
+    for one in read(store):
+        for claim in one.made:
+            if claim.kind == PUSHED:
+                found.setdefault(claim.key, set()).add(claim.name)
+    return found
 
 
 def _file(store: Path, project: Path) -> str:

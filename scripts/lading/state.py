@@ -254,13 +254,14 @@ class State:
             self._known["pushed",] = {name: known[name] for name in known if name != what}
 
     def now_in_registry(self, what: str, answer: Answer) -> None:
-        """Remembers what was pushed: nothing else in the registry has to be asked for again."""
+        """Remembers what was pushed, also for later runs: nothing else is asked for again."""
+        self.store.claim(claims.PUSHED, [(answer.kept.key, answer.kept.content)])
         with self._lock:
             if ("pushed",) in self._known:  # else it is asked, and says so itself
                 self._known["pushed",] = {**self._known["pushed",], what: answer}
 
     def _pushed(self) -> Mapping[str, Answer]:
-        from lading.registry.asking import Wanted, ask
+        from lading.registry.asking import Wanted
 
         wanted: dict[str, Wanted] = {}
         for image in self.project.images.values():
@@ -279,7 +280,30 @@ class State:
             )
             for source in self.all_locked(image).sources:
                 wanted[f"part:{source.part.key}"] = self._wanted_part(source.part)
-        return ask(wanted, self.environ, self.console.note)
+        return self.ask_registry(wanted, self.console.note)
+
+    def ask_registry(
+        self, wanted: Mapping[str, Wanted], note: Callable[[str], None]
+    ) -> dict[str, Answer]:
+        """What the registry has of these, by the same names. What is not what this machine has
+        pushed under its key, or found there first, is not believed, which is said by `note`.
+        """
+        from lading.registry.asking import ask
+
+        answers = ask(wanted, self.environ, note)
+        before = claims.pushed(self.store.root) if answers else {}
+        new = []
+        for name, answer in list(answers.items()):
+            key, content = answer.kept.key, answer.kept.content
+            if key not in before:
+                new.append((key, content))
+            elif content not in before[key]:
+                del answers[name]
+                where = f"{wanted[name].repository}:{key[:12]}"
+                note(f"  {where} is not taken: this machine has seen other content under this key")
+        if new:
+            self.store.claim(claims.PUSHED, new)
+        return answers
 
     def _sources_alone(self, image: Image) -> dict[str, Wanted]:
         """What of the image's sources is asked for although the image is not."""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
-from lading import net
+from lading import claims, net
 from lading import plan as plans
 from lading.archive import writing
 from lading.errors import LadingError
@@ -284,6 +284,42 @@ def test_a_tag_that_holds_something_else_is_not_believed(
     assert fresh.doit("push:one") == 0
     assert fresh.doit("push:one") == 0
     assert "nothing to do" in capsys.readouterr().out
+
+
+def test_an_image_that_was_another_one_before_is_not_believed(
+    trial: Trial, there: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All that can be seen of it is right; but this machine has found another one there."""
+    assert trial.doit("push") == 0
+    mine = cloned(trial)
+    assert mine.doit("stale") == 0
+    shutil.copytree(
+        f"{trial.environ['LADING_CACHE']}/sha256", f"{mine.environ['LADING_CACHE']}/sha256"
+    )
+    manifest, config = theirs(trial, there)
+    there.blobs[config.digest] = config.content
+    there.manifests["group/one", trial.key("one")] = manifest
+    capsys.readouterr()
+    assert mine.doit("archive:one") == 0
+    assert "is not taken: this machine has seen other content" in capsys.readouterr().out
+    assert mine.engine.asked.count("build") == 1
+    assert sha256(mine, "one") == sha256(trial, "one")
+    # A machine that never saw it has nothing to hold it against.
+    fresh = cloned(trial, "never")
+    assert fresh.doit("archive:one") == 0
+    assert "build" not in fresh.engine.asked
+
+
+def test_what_this_machine_makes_again_is_believed_again(trial: Trial, there: Registry) -> None:
+    """Whatever it had found there: what was pushed from here counts as well."""
+    assert trial.doit("push:two") == 0
+    state = trial.state()
+    state.store.claim(claims.PUSHED, [(trial.key("one"), f"sha256:{'0' * 64}")])
+    assert trial.doit("push:one") == 0
+    fresh = cloned(trial)
+    fresh.environ["LADING_CACHE"] = trial.environ["LADING_CACHE"]
+    assert fresh.doit("archive:one") == 0
+    assert "build" not in fresh.engine.asked
 
 
 def damaged(there: Registry) -> None:

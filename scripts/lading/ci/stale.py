@@ -14,7 +14,7 @@ from lading.errors import LadingError
 from lading.files import digest_of
 from lading.parts import PRODUCT
 from lading.project import Image
-from lading.registry.asking import Answer, Wanted, ask
+from lading.registry.asking import Answer, Wanted
 from lading.state import State
 from lading.verbs import base as base_verb
 from lading.verbs import check as check_verb
@@ -121,7 +121,7 @@ def _asked(
             where, tag = state.pushed_as(image)
             wanted[key] = Wanted(repository=where, key=key, tag=tag)
     notes: list[str] = []
-    return ask(wanted, state.environ, lambda text: notes.append(text.strip())), notes
+    return state.ask_registry(wanted, lambda text: notes.append(text.strip())), notes
 
 
 def _image(state: State, image: Image, key: str, why: str, answers: dict[str, Answer]) -> Item:

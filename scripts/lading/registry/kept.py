@@ -70,6 +70,13 @@ class Kept(Struct, frozen=True, kw_only=True):
         return canonical_json(found)
 
     @property
+    def content(self) -> str:
+        """What it is, whatever is said of it: the configuration's digest, which names the layers',
+        or a product's.
+        """
+        return " ".join(one.digest for one in (self.layers if self.product else (self.config,)))
+
+    @property
     def digest(self) -> str:
         """The manifest's, by which it is known in the registry."""
         return f"sha256:{hashlib.sha256(self.manifest).hexdigest()}"
