@@ -109,7 +109,8 @@ class _Asked:
         found = kept.found(there, wanted.key, product=wanted.product)
         if found is None:
             return None
-        return Answer(kept=found, tagged=_tagged(there, found, wanted.tag))
+        tagged = bool(wanted.tag) and kept.named(there, found, wanted.tag)
+        return Answer(kept=found, tagged=tagged)
 
     def down(self, error: EnvironmentProblem) -> None:
         """Nothing more is asked of it in this run."""
@@ -134,10 +135,3 @@ def said(error: LadingError) -> str:
     """A warning: what failed, that it costs nothing but time, why, and what to do."""
     more = LadingError("", why=error.why, do=error.do)
     return f"{error.what}; what it may have is made here{more}".replace("\n", "\n  ")
-
-
-def _tagged(there: Repository, found: Kept, tag: str) -> bool:
-    if not tag:
-        return False
-    headers = there.head(f"manifests/{tag}")
-    return headers is not None and headers.get("Docker-Content-Digest") == found.digest

@@ -149,6 +149,12 @@ def name(there: Repository, kept: Kept, tags: Iterable[str]) -> None:
         there.put_manifest(tag, kept.manifest, MANIFEST)
 
 
+def named(there: Repository, kept: Kept, tag: str) -> bool:
+    """Whether a tag names it, by the digest that the registry says."""
+    headers = there.head(f"manifests/{tag}")
+    return headers is not None and headers.get("Docker-Content-Digest") == kept.digest
+
+
 def product(key: str, tar: Blob) -> Kept:
     """What a source's build left, as it is kept."""
     return Kept(key=key, config=EMPTY, layers=(tar,), product=True)

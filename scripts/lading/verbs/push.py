@@ -126,14 +126,17 @@ def _push(
                 yield piece
 
         kept.send(repository, read, blobs.values())
-        # Another runner may have been quicker, since the registry was asked: its image stays.
-        _refuse_another(image, where, _found_now(repository, key), made)
         # What has the key as its tag has its bill of materials: nobody has to ask for that.
         kept.name(repository, made, [])
         attached = _attach(state, image, repository, made)
         if attached is None:
             made = replace(made, sbom="")  # the next push tries it again
+        # Another runner may have been quicker, since the registry was asked: its image stays.
+        _refuse_another(image, where, _found_now(repository, key), made)
         kept.name(repository, made, [key, version])
+        # In the same instant nobody is first: whose image has lost its key is told.
+        if not kept.named(repository, made, key):
+            _refuse_another(image, where, _found_now(repository, key), made)
     return made, sent + (attached or 0)
 
 
@@ -229,14 +232,20 @@ def _push_product(state: State, part: Part) -> int:
 
         made = kept.product(part.key, tar)
         kept.send(repository, read, [kept.EMPTY, tar])
-        found = _found_now(repository, part.key, product=True)
-        if found is not None and found.layers != made.layers:
-            raise LadingError(
-                f"{state.part_repository(part)} has another build under the key of {part.what}",
-                why=f"there   {found.layers[0].digest}\nhere    {tar.digest}",
-                do="`doit verify:NAME` of an image with it shows whether it is the same from "
-                "every build",
-            )
+        _refuse_another_build(state, part, repository, made)
         kept.name(repository, made, [part.key])
+        if not kept.named(repository, made, part.key):
+            _refuse_another_build(state, part, repository, made)
     state.now_in_registry(f"part:{part.key}", Answer(kept=made, tagged=False))
     return sent
+
+
+def _refuse_another_build(state: State, part: Part, repository: Repository, made: Kept) -> None:
+    found = _found_now(repository, part.key, product=True)
+    if found is not None and found.layers != made.layers:
+        raise LadingError(
+            f"{state.part_repository(part)} has another build under the key of {part.what}",
+            why=f"there   {found.content}\nhere    {made.content}",
+            do="`doit verify:NAME` of an image with it shows whether it is the same from every "
+            "build",
+        )
