@@ -12,8 +12,8 @@ from msgspec import Struct
 
 from lading.errors import EnvironmentProblem
 
-NO_ROOM = re.compile(r"No space left on device|Disk quota exceeded")
-"""What programs say when the disk is full."""
+NO_ROOM = re.compile(r"(?i)no space left on device|disk quota exceeded")
+"""What programs say when the disk is full; those written in Go in small letters."""
 
 _running: set[subprocess.Popen[str]] = set()
 

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import os
+import shutil
 import socket
 import tarfile
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,7 @@ from lading.engines import BuildFailed, buildkit, contexts, hosts, ssh
 from lading.engines.failure import failing_step
 from lading.engines.hosts import Below, BuildxHost, EngineHost, Job, Pool
 from lading.engines.rawjson import Progress
+from lading.engines.wire import WentAway
 from lading.errors import DeclarationError, EnvironmentProblem
 from lading.plan import KEY_LABEL
 from lading.project import load
@@ -308,6 +310,57 @@ def test_one_without_room_gets_no_more(tmp_path: Path, far: dict[str, Far], caps
     far["a"].engine.failures["build"] = full
     assert trial.doit() == 0
     assert "builder a is not used any more in this run: no room" in capsys.readouterr().out
+
+
+def test_the_runs_own_engine_without_room_builds_no_more(
+    tmp_path: Path, far: dict[str, Far], capsys: Said
+) -> None:
+    trial = trial_on(tmp_path, "[default, a]")
+    full = BuildFailed("x", "", ["write /x: no space left on device"])
+    trial.engine.failures["build"] = full
+    assert trial.doit("build:one") == 0
+    assert "builder default is not used any more in this run: no room" in capsys.readouterr().out
+    assert len(far["a"].engine.named("build")) == 1
+
+
+@pytest.mark.parametrize("full", ["said", "seen"])
+def test_a_full_disk_here_is_no_builders_fault(
+    tmp_path: Path, far: dict[str, Far], monkeypatch: pytest.MonkeyPatch, capsys: Said, full: str
+) -> None:
+    """What buildx writes comes through it: it says so as if the builder did."""
+    trial = trial_on(tmp_path, "[a, b]")
+    if full == "seen":
+        usage = shutil.disk_usage(tmp_path)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=0))
+
+    def build(job: Job, out: Path) -> None:
+        said = f"ERROR: write {out}: no space left on device" if full == "said" else "EOF"
+        raise BuildFailed(job.tag, "", [said]) if full == "said" else WentAway(said)
+
+    monkeypatch.setattr(far["a"], "build", build)
+    assert trial.doit("build:one") == 2
+    said = capsys.readouterr().out
+    assert "no room left on the disk while writing" in said
+    assert "is not used any more" not in said
+
+
+def test_a_builder_that_is_back_tries_it_again(
+    tmp_path: Path, far: dict[str, Far], capsys: Said
+) -> None:
+    """Once: what takes it down each time is not tried for ever."""
+    trial = trial_on(tmp_path, "a")
+
+    def restarts() -> None:
+        if len(far["a"].engine.named("build")) == 1:
+            raise WentAway("the engine went away")
+
+    far["a"].engine.before["build"] = restarts
+    assert trial.doit("build:one") == 0
+    assert "builder a went away, and is back" in capsys.readouterr().out
+    far["a"].engine.failures["build"] = WentAway("the engine went away")
+    assert trial.doit("build:two") == 2
+    assert len(far["a"].engine.named("build")) == 4
+    assert "the engine went away" in capsys.readouterr().out
 
 
 def test_none_is_left(tmp_path: Path, far: dict[str, Far], capsys: Said) -> None:

@@ -15,9 +15,13 @@ if TYPE_CHECKING:
     import requests
 
 
-def went_away(where: str, doing: str, why: str = "") -> EnvironmentProblem:
+class WentAway(EnvironmentProblem):
+    """An engine answered before and did not any more; by now it may again."""
+
+
+def went_away(where: str, doing: str, why: str = "") -> WentAway:
     """The error for an engine that answered before and does not any more."""
-    return EnvironmentProblem(
+    return WentAway(
         f"the engine went away while {doing} ({where})",
         why=why,
         do="see whether it still runs and has room on its disk, then run it again",

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from lading.engines import BuildFailed, hosts
-from lading.errors import EnvironmentProblem
+from lading.engines.wire import WentAway
+from lading.errors import EnvironmentProblem, LadingError
 from lading.files import PART, disk_errors
 from lading.layers import base as bases
 from lading.layers.base import BaseLock
@@ -21,6 +25,9 @@ from lading.verbs import base as base_verb
 
 FROM = re.compile(r"^FROM (\S+)", re.MULTILINE)
 LAYOUT = "oci-layout"
+NO_ROOM_LEFT = "no room is left on its disk"
+LITTLE = 1 << 20
+"""Bytes that are left on a disk that is full."""
 
 
 def build(
@@ -37,7 +44,8 @@ def build(
     """Builds on one of these builders, and gives this run's engine the image; its ID there.
 
     A builder that goes away, or has no room, gets no more: what it had begun is built on another.
-    Raises what `Engine.build` does, and `EnvironmentProblem` when no builder is left.
+    One that is back already may try it once more. Raises what `Engine.build` does, and
+    `EnvironmentProblem` when no builder is left.
     """
     # On an engine that others build with, too, only a key is a name that nobody else takes.
     private = name if name.startswith("localhost/lading/") else f"{LENT}{key[:16]}"
@@ -50,20 +58,36 @@ def build(
         cache=cache,
         below=tuple(_below(state, context)),
     )
+    back: set[str] = set()
     while True:
         with state.builders.lent(builders, what) as slot:
             log(f"building on {slot.name}")
             if slot.name == hosts.HERE:
-                return state.engine.build(
-                    context, name, platform=job.platform, log=log, cache=cache
-                )
-            state.console.note(f"  build {what}: on {slot.name}")
-            if (identity := _built(state, slot, job, name)) is not None:
+                identity = _built_here(state, slot, job, name)
+            else:
+                state.console.note(f"  build {what}: on {slot.name}")
+                identity = _built(state, slot, job, name, back)
+            if identity is not None:
                 return identity
 
 
-def _built(state: State, slot: hosts.Slot, job: hosts.Job, name: str) -> str | None:
-    """The ID that the image has here; None when the builder is lost."""
+def _built_here(state: State, slot: hosts.Slot, job: hosts.Job, name: str) -> str | None:
+    """The ID that the image has; None when this run's engine has no room to build."""
+    try:
+        return state.engine.build(
+            job.context, name, platform=job.platform, log=job.log, cache=job.cache
+        )
+    except BuildFailed as failed:
+        if not _no_room(failed):
+            raise
+        state.builders.lose(slot, NO_ROOM_LEFT)
+        return None
+
+
+def _built(state: State, slot: hosts.Slot, job: hosts.Job, name: str, back: set[str]) -> str | None:
+    """The ID that the image has here; None when the builder is lost, or came back: it is in `back`
+    then.
+    """
     pool = state.builders
     try:
         host = pool.host(slot)
@@ -80,13 +104,19 @@ def _built(state: State, slot: hosts.Slot, job: hosts.Job, name: str) -> str | N
         try:
             host.build(job, out)
         except BuildFailed as failed:
-            if not any(NO_ROOM.search(line) for line in failed.lines):
+            if not _no_room(failed):
                 raise
-            pool.lose(slot, "no room is left on its disk")
+            _refuse_full(out, failed)
+            pool.lose(slot, NO_ROOM_LEFT)
             return None
         except EnvironmentProblem as problem:
+            _refuse_full(out, problem)
             if host.answers():
-                raise
+                if not isinstance(problem, WentAway) or slot.name in back:
+                    raise
+                state.console.note(f"  builder {slot.name} went away, and is back: once more")
+                back.add(slot.name)
+                return None
             pool.lose(slot, _shortly(problem))
             return None
         state.claim_image(job.key, job.tag)  # where this ends in the next moment, prune removes it
@@ -95,6 +125,19 @@ def _built(state: State, slot: hosts.Slot, job: hosts.Job, name: str) -> str | N
         state.engine.tag(identity, name)
         state.engine.remove(job.tag)
     return identity
+
+
+def _no_room(failed: BuildFailed) -> bool:
+    return any(NO_ROOM.search(line) for line in failed.lines)
+
+
+def _refuse_full(out: Path, failed: LadingError) -> None:
+    """Raises `OSError` where it is this machine's disk that has no room, for what comes back: a
+    program that writes it says so as if it were the builder's.
+    """
+    said = any(out.name in line and NO_ROOM.search(line) for line in failed.why.splitlines())
+    if said or shutil.disk_usage(out.parent).free < LITTLE:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(out)) from failed
 
 
 def _shortly(problem: EnvironmentProblem) -> str:
