@@ -197,7 +197,10 @@ _LABELS = Map(
 _BUILDER = Field(
     kind=source_section.Some(
         item=Text(
-            pattern=r"[A-Za-z0-9][A-Za-z0-9_.+-]*|(?:unix|tcp|ssh|https?)://[A-Za-z0-9_.:/@%~+-]+",
+            # A password would be shown in messages: there is none behind a user.
+            pattern=r"[A-Za-z0-9][A-Za-z0-9_.+-]*|(?:unix|tcp|ssh|https?)://"
+            r"(?:(?:[A-Za-z0-9_.%~+-]+@)?[A-Za-z0-9_.:%~+-]+(?:/[A-Za-z0-9_.:/@%~+-]*)?"
+            r"|/[A-Za-z0-9_.:/@%~+-]+)",
             longest=255,
             expected="a builder of docker buildx, a context of docker's, or an engine's address,"
             " as ssh://me@far.example.org",

@@ -91,10 +91,25 @@ def test_rawjson_that_is_cut_off_or_is_none_is_passed_on() -> None:
     assert lines == ["WARN: x", "[1]", '{"vertexes": [', "{"]
 
 
+@pytest.mark.parametrize(
+    "text",
+    ['{"logs":[{"data":"abc"}]}', '{"logs":[{"data":5}]}', '{"vertexes":[1]}', '{"logs":{"a":1}}'],
+)
+def test_json_that_is_no_rawjson_is_passed_on(text: str) -> None:
+    lines: list[str] = []
+    progress = Progress(lines.append)
+    progress.feed(text)
+    progress.end()
+    assert lines == [text]
+
+
 # -- where builders are -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("builder", ["far", "[a, b.example]", "ssh://me@far.example:22", "default"])
+@pytest.mark.parametrize(
+    "builder",
+    ["far", "[a, b.example]", "ssh://me@far.example:22", "default", "unix:///run/a@b.sock"],
+)
 def test_builders_that_can_be_declared(tmp_path: Path, builder: str) -> None:
     trial = Trial.make(tmp_path / "project")
     key = trial.key("one")
@@ -105,7 +120,13 @@ def test_builders_that_can_be_declared(tmp_path: Path, builder: str) -> None:
     assert trial.key("one") == key, "where an image is built is not what it is"
 
 
-@pytest.mark.parametrize("builder", ["[]", "[a, a]", "ftp://x", "'a b'", "--push", "ssh://a;b"])
+@pytest.mark.parametrize(
+    "builder",
+    [
+        *("[]", "[a, a]", "ftp://x", "'a b'", "--push", "ssh://a;b"),
+        *("ssh://me:secret@far", "ssh://me:se@cret@far", "ssh://"),
+    ],
+)
 def test_builders_that_can_not(tmp_path: Path, builder: str) -> None:
     trial = Trial.make(tmp_path / "project")
     path = trial.root / "project.yaml"
@@ -126,6 +147,11 @@ def test_a_name_is_an_address_or_a_context_or_neither(tmp_path: Path) -> None:
     context = contexts.place("far", environ)
     assert context is not None
     assert (context.url, context.builder) == ("tcp://10.0.0.1:2376", "far")
+    strange: Any
+    for strange in ([], {"docker": []}, {"docker": {"Host": ["x"]}}):
+        meta.write_text(json.dumps({"Endpoints": strange}))
+        with pytest.raises(EnvironmentProblem, match="context 'far' has no Docker endpoint"):
+            contexts.place("far", environ)
 
 
 def test_a_name_that_nothing_has(tmp_path: Path) -> None:
@@ -458,6 +484,13 @@ def test_how_ssh_is_asked_for_an_engine(url: str, words: list[str]) -> None:
 def test_an_address_that_ssh_has_no_use_for(url: str) -> None:
     with pytest.raises(EnvironmentProblem, match="no address of an engine"):
         ssh.command(url)
+
+
+@pytest.mark.parametrize("url", ["ssh://me:secret@far", "ssh://me:se@cret@far:x/run/d.sock"])
+def test_an_address_with_a_password_is_not_shown(url: str) -> None:
+    with pytest.raises(EnvironmentProblem, match="has a password in it") as problem:
+        ssh.command(url)
+    assert "cret" not in str(problem.value)
 
 
 def stand_in(tmp_path: Path, script: str) -> dict[str, str]:

@@ -99,8 +99,9 @@ def docker_config(environ: Mapping[str, str]) -> Path:
 def _context(folder: Path, name: str, *, named: bool) -> Endpoint:
     digest = hashlib.sha256(name.encode()).hexdigest()
     meta = _read(folder / "contexts" / "meta" / digest / "meta.json")
-    docker = meta.get("Endpoints", {}).get("docker", {})
-    if not docker.get("Host"):
+    docker = _inside(_inside(meta, "Endpoints"), "docker")
+    host = docker.get("Host")
+    if not host or not isinstance(host, str):
         raise EnvironmentProblem(
             f"docker's context '{name}' has no Docker endpoint",
             why=f"looked in {folder / 'contexts'}",
@@ -108,8 +109,8 @@ def _context(folder: Path, name: str, *, named: bool) -> Endpoint:
         )
     tls = folder / "contexts" / "tls" / digest / "docker"
     return Endpoint(
-        url=docker["Host"],
-        where=f"docker's context '{name}' ({docker['Host']})",
+        url=host,
+        where=f"docker's context '{name}' ({host})",
         named=named,
         tls=tls if tls.is_dir() else None,
         tls_verify=not docker.get("SkipTLSVerify", False),
@@ -124,6 +125,11 @@ def _read(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _inside(meta: dict[str, Any], name: str) -> dict[str, Any]:
+    value = meta.get(name)
     return value if isinstance(value, dict) else {}
 
 

@@ -20,7 +20,7 @@ _DECODER = json.JSONDecoder()
 
 
 class Progress:
-    """Takes the lines of rawjson; `line` gets those of a log. What is no JSON is passed on."""
+    """Takes the lines of rawjson; `line` gets those of a log. What is none is passed on."""
 
     def __init__(self, line: Callable[[str], None]) -> None:
         self._line = line
@@ -43,9 +43,12 @@ class Progress:
             found, end = _DECODER.raw_decode(self._rest)
         except ValueError:
             return  # a folded object: its end is still to come
-        rest, self._rest = self._rest[end:].strip(), ""
-        if isinstance(found, dict):
+        whole, rest, self._rest = self._rest[:end], self._rest[end:].strip(), ""
+        try:
             self._status(found)
+        except (AttributeError, TypeError, ValueError):  # JSON, but not BuildKit's
+            for other in whole.splitlines():
+                self._line(other)
         if rest:
             self.feed(rest)
 

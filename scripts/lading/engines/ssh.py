@@ -31,8 +31,14 @@ OPTIONS = (
 
 def command(url: str) -> list[str]:
     """The program that connects its standard streams to the engine at ssh://[USER@]HOST[:PORT],
-    or at a socket there that has a path behind it. Raises `EnvironmentProblem`.
+    or at a socket there that has a path behind it. Raises `EnvironmentProblem`, also for one with
+    a password: ssh takes none from there, and it would be shown.
     """
+    if ":" in url.removeprefix("ssh://").partition("/")[0].rpartition("@")[0]:
+        raise EnvironmentProblem(
+            "an engine's address has a password in it",
+            do="take it out, and give ssh a key: ssh://USER@HOST",
+        )
     try:
         parts = urlsplit(url)
         port = parts.port
