@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -40,6 +40,18 @@ def on_podman(tmp_path: Path, cache: Path, podman: engines.Running) -> Copy:
     """A fresh copy of the project on Podman."""
     environ = {**plain_environ(), "DOCKER_HOST": podman.url, "LADING_CACHE": str(cache)}
     return Copy(root=copied(tmp_path / "project"), environ=environ)
+
+
+@pytest.fixture(scope="module")
+def one_and_the_same() -> Callable[[Copy], None]:
+    """Image one has the same archive wherever the tests of this file have it built."""
+    found: set[str] = set()
+
+    def look(project: Copy) -> None:
+        found.add(sha256_of(project.root / "dist/one.tar"))
+        assert len(found) == 1
+
+    return look
 
 
 def test_of_two_build_hosts_one_is_killed(on_podman: Copy, docker: engines.Running) -> None:
@@ -80,7 +92,9 @@ def test_of_two_build_hosts_one_is_killed(on_podman: Copy, docker: engines.Runni
     assert "nothing to do" in project.done("build")
 
 
-def test_an_engine_behind_ssh(on_podman: Copy, docker: engines.Running) -> None:
+def test_an_engine_behind_ssh(
+    on_podman: Copy, docker: engines.Running, one_and_the_same: Callable[[Copy], None]
+) -> None:
     if reason := hosts.sshd_missing():
         pytest.skip(reason)
     with engines.private_folder() as folder:
@@ -90,6 +104,7 @@ def test_an_engine_behind_ssh(on_podman: Copy, docker: engines.Running) -> None:
                 project = of_images(on_podman, "default", 0, "one")
                 output = project.done("archive:one", PATH=path, DOCKER_HOST=url)
                 assert "archive    one" in output
+                one_and_the_same(project)
         except hosts.NotToBeHad as reason:
             pytest.skip(str(reason))
 
@@ -106,17 +121,19 @@ def remote(tmp_path: Path, cache: Path) -> Iterator[hosts.Remote]:
         yield running
 
 
-def test_a_builder_of_docker_buildx(on_podman: Copy, remote: hosts.Remote) -> None:
+def test_a_builder_of_docker_buildx(
+    on_podman: Copy, remote: hosts.Remote, one_and_the_same: Callable[[Copy], None]
+) -> None:
     """It has no image of this machine's: the base is lent to it, and what it made comes back."""
     project = of_images(on_podman, "default", 0, "one")
     project.done("archive:one")
-    here = sha256_of(project.root / "dist/one.tar")
+    one_and_the_same(project)
     project.done("clean")
     project.replace("project.yaml", "builder: default", f"builder: {remote.name}")
     output = project.done("archive:one", **remote.environ)
     assert f"build one: on {remote.name}" in output
     assert "RUN sleep 0" in (project.root / "build/one/build.log").read_text()
-    assert sha256_of(project.root / "dist/one.tar") == here
+    one_and_the_same(project)
     # A step that fails is told as anywhere.
     project.replace("project.yaml", "sleep 0; echo", "echo oh no; exit 7; echo")
     outcome = project.doit("build:one", **remote.environ)
