@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
-
-from msgspec import Struct
+from threading import Thread
+from typing import Any, NamedTuple
 
 from lading.errors import EnvironmentProblem
 
 NO_ROOM = re.compile(r"(?i)no space left on device|disk quota exceeded")
 """What programs say when the disk is full; those written in Go in small letters."""
 
-_running: set[subprocess.Popen[str]] = set()
+_PIECE = 1 << 18
+_running: set[subprocess.Popen[Any]] = set()
 
 
 def end_all() -> None:
@@ -24,7 +25,7 @@ def end_all() -> None:
         process.terminate()
 
 
-class Finished(Struct, frozen=True, kw_only=True):
+class Finished(NamedTuple):
     """A program that ran to its end: its exit code, and what it printed."""
 
     code: int
@@ -89,3 +90,58 @@ def run(
             raise
         finally:
             _running.discard(process)
+
+
+def piped(command: Sequence[str], pieces: Iterable[bytes]) -> Generator[bytes, None, Finished]:
+    """Gives a program what to read, and yields what it writes, as it comes; then how it ended.
+
+    Where the generator is closed before, the program is ended. Raises `EnvironmentProblem` when
+    it can't be started, and what `pieces` raises.
+    """
+    try:
+        process = subprocess.Popen(
+            list(command),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+    except OSError as error:
+        raise EnvironmentProblem(f"{command[0]} can't be run", why=str(error)) from error
+    _running.add(process)
+    failed: list[Exception] = []
+    said: list[bytes] = []
+
+    def feed() -> None:
+        assert process.stdin is not None
+        try:
+            with process.stdin as stdin:
+                for piece in pieces:
+                    stdin.write(piece)
+        except BrokenPipeError:  # it has ended, and says why
+            pass
+        except Exception as error:
+            failed.append(error)
+
+    def listen() -> None:
+        assert process.stderr is not None
+        said.append(process.stderr.read())
+
+    threads = [Thread(target=feed, daemon=True), Thread(target=listen, daemon=True)]
+    try:
+        for thread in threads:
+            thread.start()
+        assert process.stdout is not None
+        while piece := os.read(process.stdout.fileno(), _PIECE):
+            yield piece
+        process.wait()
+    finally:
+        if process.poll() is None:
+            process.kill()
+        for thread in threads:
+            thread.join()
+        with process:
+            _running.discard(process)
+    if failed:
+        raise failed[0]
+    errors = b"".join(said).decode(errors="replace")
+    return Finished(code=process.returncode, output="", errors=errors)

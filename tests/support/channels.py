@@ -270,8 +270,8 @@ def crafted(
     with zipfile.ZipFile(out, "w") as archive:
         for name, data in (
             ("metadata.json", b'{"conda_pkg_format_version": 2}'),
-            (f"pkg-{stem}.tar.zst", _zstd(_tar(members))),
-            (f"info-{stem}.tar.zst", _zstd(_tar(info))),
+            (f"pkg-{stem}.tar.zst", zstd(_tar(members))),
+            (f"info-{stem}.tar.zst", zstd(_tar(info))),
         ):
             archive.writestr(zipfile.ZipInfo(name), data)
     return out.getvalue()
@@ -291,7 +291,7 @@ def _tar(members: Sequence[tarfile.TarInfo | tuple[str, bytes]]) -> bytes:
     return out.getvalue()
 
 
-def _zstd(data: bytes) -> bytes:
+def zstd(data: bytes) -> bytes:
     """A frame of blocks that are not compressed (RFC 8878, 3.1.1); Python 3.11 has no zstd."""
     pieces = [data[at : at + (1 << 17)] for at in range(0, len(data), 1 << 17)] or [b""]
     blocks = [

@@ -1,7 +1,7 @@
 """`python -m lading.checks ARCHIVE` says what becomes of any image's archive under Apptainer.
 
 The exit code is 0 if nothing stands against it, 1 for errors or a damaged archive, 2 if the
-machine can't read it, 3 if what was asked can't be meant.
+machine can't read it, 3 if what was asked can't be meant, 130 if it was stopped.
 """
 
 from __future__ import annotations
@@ -39,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LadingError as error:
         print(error, file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
     lines = [json.dumps(report.to_dict(), indent=2)] if asked.json else table(report)
     Console().note("\n".join(lines))
     return 1 if report.errors else 0

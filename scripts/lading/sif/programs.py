@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from lading import process
 from lading.errors import EnvironmentProblem
@@ -45,7 +44,7 @@ class Program(Struct, frozen=True, kw_only=True):
             env={**cleaned(os.environ), **env},
             line=(lambda text: line(_COLOUR.sub("", text))) if line else (lambda _: None),
         )
-        return replace(finished, output=_COLOUR.sub("", finished.output))
+        return finished._replace(output=_COLOUR.sub("", finished.output))
 
 
 def cleaned(environ: Mapping[str, str]) -> dict[str, str | None]:

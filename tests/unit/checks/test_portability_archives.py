@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import json
 import lzma
 import os
+import sys
 import tarfile
+import tempfile
+import time
 import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from shutil import which
 from typing import Any, Literal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lading.checks.__main__ import main
 from lading.checks.portability import Report, archives, examine, view
-from lading.errors import DeclarationError, LadingError
+from lading.errors import DeclarationError, EnvironmentProblem, LadingError
+from tests.support import channels
 from tests.unit.checks import archive_table, made
 from tests.unit.checks import test_portability_table as table
+from tests.unit.checks.elves import elf
 from tests.unit.checks.made import (
     PLATFORM,
     SOUND,
@@ -429,7 +437,7 @@ def test_links_that_make_an_image_ever_deeper(
     for i in range(40):
         items += [(f"l{i}/{deep}/x", Item()), (f"l{i + 1}", link(f"l{i}/{deep}"))]
     report = of_layers(tmp_path, layer_of(items))
-    assert report.facts["paths"] < 20_000
+    assert report.facts["paths"] < 41_000
     monkeypatch.setattr(view, "STEPS", 10_000)
     with pytest.raises(LadingError, match="can't be checked"):
         of_layers(tmp_path, layer_of(items))
@@ -446,6 +454,195 @@ def test_an_image_has_only_so_many_paths(tmp_path: Path, monkeypatch: pytest.Mon
     for names in ([f"opt/{i}" for i in range(60)], ["/".join(str(i) for i in range(300))]):
         with pytest.raises(LadingError):
             of_layers(tmp_path, layer_of({name: Item() for name in names}))
+
+
+def measured(path: Path, data: bytes) -> int:
+    """The most bytes of memory that it takes to check an archive."""
+    tracemalloc.start()
+    try:
+        checked(path, data)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def packed(*layers: bytes) -> bytes:
+    tars = [BASE, *layers]
+    return docker_archive(tars, config_of(*tars), packed=True)
+
+
+def test_the_targets_of_links_are_not_kept(tmp_path: Path) -> None:
+    for made_as in (link, hard):
+        layer = layer_of({f"opt/l{i}": made_as("a" * 1_000_000) for i in range(20)})
+        assert measured(tmp_path, packed(layer)) < 12 << 20
+
+
+def test_what_is_kept_of_files_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(view, "TEXT", 10_000)
+    small = {f"opt/l{i}": link("a" * 100) for i in range(50)}
+    assert of_layers(tmp_path, layer_of(small)).findings == ()
+    for many in (
+        {f"opt/l{i}": link("a" * 300) for i in range(50)},
+        {f"opt/{i}/.bashrc": Item(data=b"a" * 300) for i in range(50)},
+        {f"opt/{i}.so": Item(data=elf(needed=["a" * 200])) for i in range(50)},
+        {f"opt/{'a' * 200}{i}": hard("b" * 100) for i in range(50)},
+    ):
+        with pytest.raises(LadingError) as raised:
+            of_layers(tmp_path, layer_of(many))
+        assert "say more than" in raised.value.why
+
+
+def test_paths_are_not_written_out_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Many files, each with a short name through links, in folders below folders.
+    part = "/".join(["d" * 250] * 7)
+    items = [("l0", link("."))]
+    for i in range(9):
+        items += [(f"l{i}/{part}/x", Item()), (f"l{i + 1}", link(f"l{i}/{part}"))]
+    items += [(f"l9/{n}.py", Item()) for n in range(300)]
+    items += [("usr/lib/python3.1/site-packages/p", link("/l9"))]
+    config = config_of(BASE, layer_of(items))
+    assert measured(tmp_path, docker_archive([BASE, layer_of(items)], config)) < 4 << 20
+    monkeypatch.setattr(view, "TEXT", 100_000)
+    deep = layer_of({f"{part}/{n}": Item() for n in range(100)})
+    with pytest.raises(LadingError) as raised:
+        of_layers(tmp_path, deep)
+    assert "its paths are longer" in raised.value.why
+
+
+def test_headers_before_a_member_are_limited_together(tmp_path: Path) -> None:
+    record = b"1000 a=" + b"b" * 992 + b"\n"
+    data = record * 600
+    more = header(kind=b"x", size=b"%011o\0" % len(data)) + data.ljust(-(-len(data) // 512) * 512)
+    assert of_layers(tmp_path, more + header() + BASE).findings == ()
+    with pytest.raises(LadingError) as raised:
+        of_layers(tmp_path, more + more + header() + BASE)
+    assert "an extended header claims 1200000 bytes" in raised.value.why
+
+
+def test_a_name_in_the_archive_is_no_longer_than_a_path(tmp_path: Path) -> None:
+    files = [("c.json", config_of(BASE)), ("l.tar", BASE), ("manifest.json", manifest_of(ENTRY))]
+    assert checked(tmp_path, tar_of([*files, ("a" * 4000, b"")])).findings == ()
+    with pytest.raises(LadingError, match="can't be checked"):
+        checked(tmp_path, tar_of([*files, ("a" * 5000, b"")]))
+
+
+def test_a_layer_that_is_listed_again_is_unpacked_out_of_one_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "_EXPANDS", 10 << 20)
+    layer = layer_of({"opt/z": Item(data=bytes(4 << 20))})
+    config = config_of(layer, layer)
+    assert checked(tmp_path, docker_archive([layer] * 2, config, True)).platform
+    with pytest.raises(LadingError) as raised:
+        checked(tmp_path, docker_archive([layer] * 3, config_of(*[layer] * 3), True))
+    assert "unpacks to too much" in raised.value.why
+
+
+def test_layers_share_one_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+    real = tempfile.TemporaryFile
+
+    def temporary() -> Any:
+        opened.append(real())
+        return opened[-1]
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", temporary)
+    layers = [layer_of({f"opt/{i}.so": Item(data=elf())}) for i in range(3)]
+    checked(tmp_path, packed(*layers))
+    assert [file.closed for file in opened] == [True]
+    checked(tmp_path, packed())
+    assert len(opened) == 1
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.ENOENT])
+def test_no_room_for_a_temporary_file_is_not_the_archives_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def temporary() -> Any:
+        raise OSError(code, os.strerror(code), "/tmp")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", temporary)
+    with pytest.raises(EnvironmentProblem) as raised:
+        checked(tmp_path, packed(layer_of({"opt/x.so": Item(data=elf())})))
+    assert "a temporary file can't be written" in raised.value.what
+    assert os.strerror(code) in raised.value.why and "TMPDIR" in raised.value.do
+
+
+def test_a_full_disk_below_the_temporary_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda: Path("/dev/full").open("wb"))  # noqa: SIM115
+    with pytest.raises(EnvironmentProblem, match="temporary file"):
+        checked(tmp_path, packed(layer_of({"opt/x.so": Item(data=elf())})))
+
+
+# -- zstd -----------------------------------------------------------------------------------------
+
+STAND_IN = '#!/bin/sh\n[ "$*" = -dcq ] && exec tail -c +5\n'
+"""A program that takes for a frame of zstd what stands behind its magic number."""
+
+
+def by_program(path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """A Python that has no zstd, and this program called so; none for an empty text."""
+    monkeypatch.setitem(sys.modules, "compression.zstd", None)
+    program = path / "bin" / "zstd"
+    program.parent.mkdir()
+    program.write_text(text)
+    program.chmod(0o755 if text else 0o644)
+    tools = {Path(found).parent for tool in ("sh", "tail", "sleep") if (found := which(tool))}
+    if not text:
+        tools = set()
+    monkeypatch.setenv("PATH", os.pathsep.join(map(str, [program.parent, *sorted(tools)])))
+
+
+def of_zstd(layer: bytes, stored: bytes) -> bytes:
+    manifest = manifest_of(ENTRY)
+    return tar_of([("c.json", config_of(layer)), ("l.tar", stored), ("manifest.json", manifest)])
+
+
+def framed(data: bytes) -> bytes:
+    return b"\x28\xb5\x2f\xfd" + data
+
+
+def test_a_layer_of_zstd_is_read_by_a_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = layer_of({**SOUND, "opt/x": Item(mode=0o600), "opt/y": Item(data=bytes(1 << 20))})
+    by_program(tmp_path, monkeypatch, STAND_IN)
+    report = checked(tmp_path, of_zstd(large, framed(large)))
+    assert [(one.id, one.paths) for one in report.findings] == [("F1", ("/opt/x",))]
+    assert where(checked(tmp_path, of_zstd(BASE, framed(large))), "A3") == ["l.tar"]
+
+
+@pytest.mark.skipif(not which("zstd"), reason="there is no program zstd")
+def test_a_layer_of_zstd_is_read_by_zstd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "compression.zstd", None)
+    stored = channels.zstd(BASE)
+    assert checked(tmp_path, of_zstd(BASE, stored + channels.zstd(b""))).findings == ()
+    with pytest.raises(LadingError) as raised:
+        checked(tmp_path, of_zstd(BASE, stored[:-100]))
+    assert "is zstd that can't be read (" in raised.value.why
+
+
+def test_a_program_that_is_not_needed_any_more_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_program(tmp_path, monkeypatch, "#!/bin/sh\nprintf %2000s no; exec sleep 9\n")
+    start = time.monotonic()
+    with pytest.raises(LadingError, match="can't be checked"):
+        checked(tmp_path, of_zstd(BASE, framed(BASE)))
+    assert time.monotonic() - start < 5
+
+
+def test_without_anything_that_reads_zstd_the_machine_can_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    by_program(tmp_path, monkeypatch, "")
+    (tmp_path / "image.tar").write_bytes(of_zstd(BASE, framed(BASE)))
+    assert main([str(tmp_path / "image.tar")]) == 2
+    assert "install the program zstd" in capsys.readouterr().err
 
 
 def test_names_that_only_look_bad(tmp_path: Path) -> None:

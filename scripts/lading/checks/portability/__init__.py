@@ -25,6 +25,7 @@ from lading.checks.portability.findings import (
     allowed,
     grouped,
     shown,
+    told,
 )
 from lading.checks.portability.mpi import SONAMES, Mpi, glibc
 from lading.checks.portability.printed import table
@@ -86,7 +87,7 @@ def examine(
         archive=shown(path.name),
         platform=platform,
         findings=grouped(founds, allow),
-        facts=facts,
+        facts=told(facts),
         unused=tuple(one for one in allow if not any(one.covers(found) for found in founds)),
     )
 

@@ -13,9 +13,10 @@ import json
 import os
 import posixpath
 import re
+import shutil
 import stat
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -25,8 +26,8 @@ from typing import Any, TypeGuard
 from lading.archive.saved import JSON_LIMIT, MANIFEST
 from lading.archive.tarfiles import DamagedError
 from lading.checks.portability.findings import Found
-from lading.checks.portability.tape import FileTape, PipeTape, Slice, Tape, entries
-from lading.errors import DeclarationError, EnvironmentProblem, LadingError
+from lading.checks.portability.tape import PATH_MAX, FileTape, PipeTape, Slice, Spool, Tape, entries
+from lading.errors import DeclarationError, EnvironmentProblem
 
 INDEX = "index.json"
 _MEMBERS = 10_000
@@ -34,7 +35,9 @@ _HOPS = 10
 _LAYERS = 500
 _PIECE = 1 << 20
 _EXPANDS = 1 << 30
-"""A compressed layer may always grow to so many bytes; above, to 200 times its size."""
+"""The compressed layers may always grow to so many bytes, all together; above, to 200 times what
+they have in the archive, where one that is listed again counts once.
+"""
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _NAMED = re.compile(r"(?:^|[/:])([0-9a-f]{64})(?:\.json)?$")
@@ -113,6 +116,7 @@ def opened(path: Path, platform: str, stack: ExitStack, *, digests: bool = True)
         links=links,
         hashed=_Hashes(pool) if digests else None,
         stack=stack,
+        spool=Spool(stack),
         platform=platform,
     )
     if MANIFEST in files or MANIFEST in links:
@@ -168,6 +172,24 @@ def _sha256(content: Slice) -> str:
 
 
 @dataclass(kw_only=True)
+class _Room:
+    """The bytes that layers may still unpack to, of `limit`: one budget for all of an image's."""
+
+    limit: int
+    left: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.left = self.limit
+
+    def take(self, size: int, name: str) -> None:
+        self.left -= size
+        if self.left < 0:
+            raise DamagedError(
+                f"{name} unpacks to too much: with the layers below it, {self.limit} bytes and more"
+            )
+
+
+@dataclass(kw_only=True)
 class _Reading:
     """What both kinds of archive need while they are read."""
 
@@ -175,6 +197,7 @@ class _Reading:
     links: Mapping[str, str]
     hashed: _Hashes | None
     stack: ExitStack
+    spool: Spool
     platform: str
     problems: list[Found] = field(default_factory=list)
     waiting: list[tuple[str, str, Callable[[], str]]] = field(default_factory=list)
@@ -263,15 +286,17 @@ class _Reading:
                 )
             )
             claims = [""] * len(contents)
+        stored = sum(content.size for content in {content for _, content in contents})
+        room = _Room(limit=max(_EXPANDS, 200 * stored))
         layers = [
-            self._layer(place, content, claim)
+            self._layer(place, content, claim, room)
             for (place, content), claim in zip(contents, claims, strict=True)
         ]
         return Opened(
             settings=settings, layers=layers, problems=self.problems, waiting=self.waiting
         )
 
-    def _layer(self, name: str, content: Slice, claim: str) -> Layer:
+    def _layer(self, name: str, content: Slice, claim: str, room: _Room) -> Layer:
         kind = _compression(content.read_at(0, 6))
         if not kind:
             if claim:
@@ -280,10 +305,13 @@ class _Reading:
         digest = hashlib.sha256() if self.hashed is not None and claim else None
 
         def tape() -> Tape:
-            pieces = _unpacked(content, kind, name)
+            unpacking = _unpacked(content, kind, name)
+            # A program may be at it: it ends where the reading does.
+            self.stack.callback(unpacking.close)
+            pieces = _counted(unpacking, name, room)
             if digest is not None and self.hashed is not None:
                 pieces = self.hashed.passing(pieces, digest)
-            return PipeTape(pieces, self.stack)
+            return PipeTape(pieces, self.spool)
 
         if digest is not None:
             self.waiting.append((name, claim, digest.hexdigest))
@@ -330,6 +358,8 @@ def _members(whole: Slice) -> tuple[dict[str, Slice], dict[str, str]]:
     for count, entry in enumerate(entries(tape)):
         if count >= _MEMBERS:
             raise DamagedError("it has more members than an archive of an image")
+        if max(len(entry.name), len(entry.target)) > PATH_MAX:
+            raise DamagedError("a name in it is longer than a path can be")
         name = entry.name.decode("utf-8", "surrogateescape")
         if entry.kind not in ("file", "symlink", "hardlink"):
             continue
@@ -380,21 +410,30 @@ def _compression(magic: bytes) -> str:
     return next((name for head, name in _COMPRESSED.items() if magic.startswith(head)), "")
 
 
-def _unpacked(content: Slice, kind: str, name: str) -> Iterator[bytes]:
-    """What was in a compressed layer. Raises `DamagedError`, also for one that is a bomb."""
-    if kind not in ("gzip", "zstd"):
-        raise DamagedError(f"{name} is compressed with {kind}; only gzip and zstd are")
-    unpack = _gunzipped(content, name) if kind == "gzip" else _unzstd(content, name)
-    limit = max(_EXPANDS, 200 * content.size)
-    came = 0
-    for piece in unpack:
-        came += len(piece)
-        if came > limit:
-            raise DamagedError(f"{name} has {content.size} bytes and unpacks to {limit} and more")
+_Pieces = Generator[bytes, None, None]
+
+
+def _counted(pieces: _Pieces, name: str, room: _Room) -> Iterator[bytes]:
+    """The pieces. Raises `DamagedError` for a bomb."""
+    for piece in pieces:
+        room.take(len(piece), name)
         yield piece
 
 
-def _gunzipped(content: Slice, name: str) -> Iterator[bytes]:
+def _unpacked(content: Slice, kind: str, name: str) -> _Pieces:
+    """What was in a compressed layer. Raises `DamagedError`."""
+    if kind == "gzip":
+        return _gunzipped(content, name)
+    if kind != "zstd":
+        raise DamagedError(f"{name} is compressed with {kind}; only gzip and zstd are")
+    try:
+        zstd = importlib.import_module("compression.zstd")
+    except ImportError:
+        return _by_program(content, name)
+    return _unzstd(content, name, zstd)
+
+
+def _gunzipped(content: Slice, name: str) -> _Pieces:
     engine = None
     for piece in content.pieces():
         data = piece
@@ -412,14 +451,22 @@ def _gunzipped(content: Slice, name: str) -> Iterator[bytes]:
         raise DamagedError(f"{name} is gzip that stops before its end")
 
 
-def _unzstd(content: Slice, name: str) -> Iterator[bytes]:
-    try:
-        zstd = importlib.import_module("compression.zstd")
-    except ImportError:
-        raise LadingError(
+def _by_program(content: Slice, name: str) -> _Pieces:
+    """Python has zstd from 3.14 on."""
+    from lading import process
+
+    program = shutil.which("zstd")
+    if program is None:
+        raise EnvironmentProblem(
             f"{name} is compressed with zstd, which this Python can't read",
-            do="use Python 3.14 or newer, or save the image with layers of plain tar or gzip",
-        ) from None
+            do="install the program zstd (or use Python 3.14 or newer)",
+        )
+    ended = yield from process.piped([program, "-dcq"], content.pieces())
+    if ended.code:
+        raise DamagedError(f"{name} is zstd that can't be read ({ended.errors.strip()[-200:]})")
+
+
+def _unzstd(content: Slice, name: str, zstd: Any) -> _Pieces:
     engine = None
     for piece in content.pieces():
         data = piece

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from lading.checks.portability.findings import Found
 from lading.checks.portability.subject import Subject
-from lading.checks.portability.view import Node
+from lading.checks.portability.view import Node, Placed, View
 
 _SKIPPED = {"test", "tests", "testing", "__pycache__", "idlelib", "lib2to3", "templates"}
 _FEW = 10
@@ -39,24 +39,25 @@ def check(subject: Subject) -> Iterator[Found]:
         yield from _folder(path, [(path, modules, caches)], tag)
         for name, child in tops:
             if child.children is not None:
-                yield from _folder(f"{path}/{name}", list(_packages(f"{path}/{name}", child)), tag)
+                top = f"{path}/{name}"
+                yield from _folder(top, list(_packages(subject.view, top, nested)), tag)
 
 
 # A folder with modules: its path, what is in it, and its __pycache__.
 _Folder = tuple[str, dict[str, Node], Node | None]
 
 
-def _packages(path: str, node: Node) -> Iterator[_Folder]:
-    stack = [(path, node)]
-    while stack:
-        path, node = stack.pop()
-        children = node.children or {}
-        yield path, children, children.get("__pycache__")
-        stack += [
-            (f"{path}/{name}", child)
-            for name, child in children.items()
-            if child.children is not None and name not in _SKIPPED
-        ]
+def _packages(view: View, top: str, nested: set[str]) -> Iterator[_Folder]:
+    def enter(folder: Placed) -> bool:
+        return folder.path == top or not skipped(folder.path)
+
+    def skipped(path: str) -> bool:
+        # What is installed in a package has a Python of its own.
+        return path.rpartition("/")[2] in _SKIPPED or path in nested
+
+    for path, node in view.walk(top, enter):
+        if node.children is not None and enter(Placed(path, node)):
+            yield path, node.children, node.children.get("__pycache__")
 
 
 def _folder(top: str, folders: list[_Folder], tag: str) -> Iterator[Found]:

@@ -217,11 +217,13 @@ def _conda(subject: Subject) -> Iterator[Found]:
         for path, node in subject.files
         if path.endswith("/conda-meta") and "history" in (node.children or {})
     )
-    active = [prefix for prefix in prefixes if f"{prefix}/bin" in subject.path]
+    named = set(subject.path)
+    active = [prefix for prefix in prefixes if f"{prefix}/bin" in named]
+    of_envs = any("/envs/" in one for one in active)
     for prefix in prefixes:
         # Where one environment is on PATH, others are there to be called by their paths; only
         # a base that stands there for the sake of `conda` says nothing.
-        if not active or ("/envs/" in prefix and not any("/envs/" in one for one in active)):
+        if not active or ("/envs/" in prefix and not of_envs):
             yield Found(
                 "E10",
                 "warn",
@@ -230,13 +232,20 @@ def _conda(subject: Subject) -> Iterator[Found]:
                 "ENTRYPOINT, so nothing activates it",
                 f"ENV PATH={prefix}/bin:$PATH",
             )
+    seen: set[str] = set()
     for prefix in active:
-        for name in subject.view.names(f"{prefix}/etc/conda/activate.d"):
-            script = subject.view.file(f"{prefix}/etc/conda/activate.d/{name}")
-            if script is None or not name.endswith(".sh"):
+        folder = subject.view.find(f"{prefix}/etc/conda/activate.d")
+        if folder is None or folder.path in seen:
+            continue
+        seen.add(folder.path)
+        for name in subject.view.names(folder.path):
+            script = subject.view.file(f"{folder.path}/{name}")
+            if script is None or script.path in seen or not name.endswith(".sh"):
                 continue
+            seen.add(script.path)
             text = script.node.content.decode("utf-8", "replace")
-            sets = set(re.findall(r"^\s*export\s+([A-Za-z]\w*)=", text, re.MULTILINE))
+            # In a line: \s would go through all the empty ones again and again.
+            sets = set(re.findall(r"^[ \t]*export[ \t]+([A-Za-z]\w*)=", text, re.MULTILINE))
             # What conda keeps for deactivation is of no use to anyone else.
             kept = {name for name in sets if re.match(r"_?CONDA_(BACKUP|SET)_", name)}
             missing = sorted(sets - kept - subject.env.keys())

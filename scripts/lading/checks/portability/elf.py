@@ -21,6 +21,10 @@ TABLE_LIMIT = 64 << 20
 _ENTRY_LIMIT = 256
 _STRING_LIMIT = 4096
 _PLACES_LIMIT = 1000
+_NAMES_LIMIT = 1000
+"""Libraries that a file may need, and folders of a path; real ones have some dozens."""
+_NAMES_SIZE = 1 << 16
+"""Characters of all of these libraries' names."""
 
 _PT_LOAD, _PT_DYNAMIC, _PT_NOTE = 1, 2, 4
 _DT_NEEDED, _DT_STRTAB, _DT_SYMTAB, _DT_STRSZ = 1, 5, 6, 10
@@ -61,6 +65,13 @@ class Elf:
     wants: frozenset[str] = frozenset()
     openmpi: bool = False
 
+    @property
+    def kept(self) -> int:
+        """About how many bytes its names take."""
+        return sum(
+            len(text) + 64 for text in (*self.needed, self.soname, *self.rpath, *self.runpath)
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Layout:
@@ -94,18 +105,21 @@ def read(body: Body) -> Elf | None:
         symbols = _symbols(body, layout, _by_dynamic(segments, dynamic))
     defines = {name for name, defined in symbols if defined}
 
-    def named(tag: int) -> tuple[str, ...]:
-        return tuple(_string(strings, value) for key, value in dynamic if key == tag)
+    # Of all but DT_NEEDED, the loader takes the last.
+    values = dict(dynamic)
+
+    def named(tag: int) -> str:
+        return _string(strings, values[tag]) if tag in values else ""
 
     def paths(tag: int) -> tuple[str, ...]:
-        return tuple(part for text in named(tag) for part in text.split(":"))
+        return tuple(named(tag).split(":", _NAMES_LIMIT)[:_NAMES_LIMIT]) if tag in values else ()
 
-    versions = [(int(a), int(b)) for a, b in _GLIBC.findall(strings)]
+    versions = ((int(match[1]), int(match[2])) for match in _GLIBC.finditer(strings))
     return Elf(
         machine=machine,
         program=kind == 2 or any(segment[0] == 3 for segment in segments),
-        needed=named(_DT_NEEDED),
-        soname="".join(named(_DT_SONAME)[:1]),
+        needed=_needed(strings, dynamic),
+        soname=named(_DT_SONAME),
         rpath=paths(_DT_RPATH),
         runpath=paths(_DT_RUNPATH),
         glibc=max(versions, default=None),
@@ -167,6 +181,18 @@ def _offset(segments: list[_Segment], address: int | None) -> int | None:
         if kind == _PT_LOAD and start <= address < start + size:
             return offset + address - start
     return None
+
+
+def _needed(strings: bytes, dynamic: list[tuple[int, int]]) -> tuple[str, ...]:
+    found = []
+    size = 0
+    for value in islice((value for tag, value in dynamic if tag == _DT_NEEDED), _NAMES_LIMIT):
+        text = _string(strings, value)
+        size += len(text)
+        if size > _NAMES_SIZE:
+            break
+        found.append(text)
+    return tuple(found)
 
 
 def _string(strings: bytes, at: int) -> str:

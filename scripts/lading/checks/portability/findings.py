@@ -16,6 +16,8 @@ Level = Literal["error", "warn", "info"]
 LEVELS: tuple[Level, ...] = ("error", "warn", "info")
 SHOWN = 5
 """Paths that a finding names; the rest is counted."""
+LONGEST = 5000
+"""Characters of a text that are shown: no path has more, and a setting may have a million."""
 
 _ID = re.compile(r"([A-Z])([1-9][0-9]?)")
 
@@ -128,10 +130,10 @@ def grouped(founds: Iterable[Found], allow: Sequence[Allowed] = ()) -> tuple[Fin
             Finding(
                 id=found.id,
                 level=found.level,
-                paths=tuple(shown(one.path) for one, _ in members[:SHOWN]),
+                paths=tuple(told(one.path) for one, _ in members[:SHOWN]),
                 count=len(members),
-                effect=shown(found.effect),
-                mend=shown(found.mend),
+                effect=told(found.effect),
+                mend=told(found.mend),
                 allowed=reason,
             )
         )
@@ -143,6 +145,15 @@ def shown(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def told(value: Any) -> Any:
+    """Plain data in which each text is `shown`, and is not endless."""
+    if isinstance(value, str):
+        return shown(value if len(value) <= LONGEST else f"{value[:LONGEST]}…")
+    if isinstance(value, Mapping):
+        return {key: told(inner) for key, inner in value.items()}
+    return value
 
 
 def _escaped(character: str) -> str:

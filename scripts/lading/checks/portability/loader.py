@@ -26,7 +26,7 @@ _MULTIARCH = {
     "s390x": "s390x-linux-gnu",
     "riscv64": "riscv64-linux-gnu",
 }
-_LIBRARY = re.compile(r"lib[^/]*\.so(\..*)?")
+_LIBRARY = re.compile(r"lib[^/]*\.so(\..*)?", re.DOTALL)
 _ENTRIES = 100_000
 
 
@@ -53,7 +53,7 @@ class Loader:
     @cached_property
     def configured(self) -> list[str]:
         """The folders that ldconfig looks into beside the trusted ones."""
-        folders = self._real(self._listed("/etc/ld.so.conf", 0))
+        folders = self._real(self._listed())
         return [folder for folder in folders if folder not in self.trusted]
 
     @cached_property
@@ -100,27 +100,39 @@ class Loader:
                 lambda match: values.get(match[1] or match[2], match[0]),
                 path,
             )
+            self._view.step(1 + len(text) // 8)
             if text.startswith("/"):
                 found.append(posixpath.normpath(text))
         return found
 
-    def _listed(self, path: str, depth: int) -> list[str]:
-        found = self._view.file(path)
-        if found is None or depth > 5:
-            return []
-        folders = []
-        for line in found.node.content.decode("utf-8", "replace").splitlines()[:1000]:
-            words = line.partition("#")[0].replace(",", " ").split()
-            if words[:1] == ["include"]:
-                for pattern in words[1:]:
-                    whole = posixpath.join("/etc", pattern)
-                    base = posixpath.dirname(whole)
-                    for name in self._view.names(base)[:1000]:
-                        if fnmatch.fnmatchcase(name, posixpath.basename(whole)):
-                            folders += self._listed(f"{base}/{name}", depth + 1)
-            elif words and words[0].startswith("/"):
-                folders.append(words[0])
+    def _listed(self) -> list[str]:
+        """What ldconfig's files list: /etc/ld.so.conf, and what is included, each file once."""
+        folders: list[str] = []
+        todo = dict.fromkeys(["/etc/ld.so.conf"])
+        seen: set[str] = set()
+        while todo:
+            found = self._view.file(todo.popitem()[0])
+            if found is None or found.path in seen:
+                continue
+            seen.add(found.path)
+            for line in found.node.content.decode("utf-8", "replace").splitlines()[:1000]:
+                words = line.partition("#")[0].replace(",", " ").split()
+                if words[:1] == ["include"]:
+                    for pattern in words[1:]:
+                        todo |= dict.fromkeys(self._included(posixpath.join("/etc", pattern)))
+                elif words and words[0].startswith("/"):
+                    folders.append(words[0])
         return folders
+
+    def _included(self, pattern: str) -> list[str]:
+        base, _, pattern = pattern.rpartition("/")
+        folder = self._view.find(base)
+        if folder is None or len(pattern) > 255:
+            return []
+        names = self._view.names(folder.path)
+        # About what it takes to compile a pattern, to compare it, and to write a path.
+        self._view.step((100 + len(names)) * (len(pattern) + len(folder.path)))
+        return [f"{folder.path}/{name}" for name in names if fnmatch.fnmatchcase(name, pattern)]
 
     def _real(self, folders: Iterable[str]) -> list[str]:
         """The folders that are there, without links, each once."""
@@ -139,11 +151,16 @@ def parsed(data: bytes) -> dict[str, list[str]] | None:
     if count > _ENTRIES or 48 + 24 * count > len(data):
         return None
     found: dict[str, list[str]] = {}
+    size = 0
     for at in range(48, 48 + 24 * count, 24):
         _, key, value = struct.unpack_from(order + "iII", data, at)
         if max(key, value) >= len(data):
             return None
-        found.setdefault(_text(data, key), []).append(_text(data, value))
+        soname, path = _text(data, key), _text(data, value)
+        size += len(soname) + len(path)
+        if size > 4 * len(data):  # texts that share all but their first letters
+            return None
+        found.setdefault(soname, []).append(path)
     return found
 
 

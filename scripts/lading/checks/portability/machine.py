@@ -51,8 +51,7 @@ def check(subject: Subject, loader: Loader) -> Iterator[Found]:
     """
     architecture = subject.platform.split("/")[1] if "/" in subject.platform else ""
     fits = {architecture, *_RUNS_TOO.get(architecture, ())}
-    used = {p.path for f in subject.path if (p := subject.view.find(f)) is not None}
-    used |= {*loader.trusted, *loader.configured}
+    used = {*subject.searched, *loader.trusted, *loader.configured}
     for path, node in subject.files:
         if node.elf is None:
             continue

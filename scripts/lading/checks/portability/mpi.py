@@ -31,11 +31,7 @@ _FAMILY = re.compile(
 )
 _WHEEL = re.compile(r"(.*)/mpi4py/MPI\.([a-z]+)\.[^/]*\.so")
 _PREFIX = re.compile(r"(.*)/lib(?:64)?/python\d+\.\d+/site-packages")
-_MODULE = re.compile(
-    r"(.*?)/lib(?:64)?/python[^/]*/(?:site-packages|dist-packages|lib-dynload)/.*\.so"
-)
-_STEPS = 1_000_000
-"""Steps from libraries to what loads them, in all; a large image takes some thousand."""
+_MODULE = re.compile(r"(.*?)/lib(?:64)?/python[^/]*/(?:site-packages|dist-packages|lib-dynload)/")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +69,7 @@ class Mpi:
     subject: Subject
     loader: Loader
     files: list[File] = field(default_factory=list)
-    steps: int = 0
+    _found: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         seen: set[int] = set()
@@ -280,12 +276,14 @@ class Mpi:
         """
         if one.elf.runpath:
             return []
-        found = []
-        for loading in [one, *self._loaders(one)]:
-            if loading.elf.rpath and not loading.elf.runpath:
-                for folder in self.loader.expanded(loading.elf.rpath, loading.folder):
-                    found.append((folder, loading.path))
-        return found
+        if one.path not in self._found:
+            self._found[one.path] = [
+                (folder, loading.path)
+                for loading in [one, *self._loaders(one)]
+                if loading.elf.rpath and not loading.elf.runpath
+                for folder in self.loader.expanded(loading.elf.rpath, loading.folder)
+            ]
+        return self._found[one.path]
 
     @cached_property
     def _by_needed(self) -> dict[str, list[File]]:
@@ -299,13 +297,13 @@ class Mpi:
         """What may have loaded a file: all that need it, and Python, which imports modules."""
         found: dict[str, File] = {}
         todo = [one]
-        while todo and self.steps < _STEPS:
+        while todo:
             here = todo.pop()
             interpreter = self._interpreter(here)
             loading = [] if interpreter is None else [interpreter]
             if ".so" in here.name:
                 loading += self._by_needed.get(here.name, ())
-            self.steps += len(loading)
+            self.subject.view.step(10 * len(loading))
             for other in loading:
                 if other.path not in found and other.path != one.path:
                     found[other.path] = other
@@ -314,8 +312,8 @@ class Mpi:
 
     def _interpreter(self, module: File) -> File | None:
         """The Python that imports a module, by the prefix it is installed in."""
-        match = _MODULE.fullmatch(module.path)
-        if match is None:
+        match = _MODULE.match(module.path)
+        if match is None or not module.path.endswith(".so"):
             return None
         prefix = match[1]
         for name in ("python3", "python"):

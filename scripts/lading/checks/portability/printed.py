@@ -22,7 +22,7 @@ def table(report: Report, width: int = WIDTH, least: Level = "info") -> list[str
             lines += _finding(finding, max(width, 40))
     for one in report.unused:
         lines += _wrapped(
-            f"{'unused':<7}{one.id:<4}", f"{one.path} is allowed, and not found", width
+            f"{'unused':<7}{one.id:<4}", shown(f"{one.path} is allowed, and not found"), width
         )
     return [*lines, *summary(report, width)]
 
@@ -38,7 +38,7 @@ def summary(report: Report, width: int = WIDTH) -> list[str]:
     mpi = report.facts.get("mpi")
     if mpi:
         text = f"a host's MPI can take its place: {mpi['swap']} ({mpi['why']})"
-        lines = [*_wrapped("", shown(text), width), *lines]
+        lines = [*_wrapped("", text, width), *lines]
     return lines
 
 

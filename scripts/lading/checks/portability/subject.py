@@ -53,6 +53,12 @@ class Subject:
     def path(self) -> list[str]:
         return (self.env.get("PATH") or DEFAULT_PATH).split(":")[:MOST]
 
+    @cached_property
+    def searched(self) -> frozenset[str]:
+        """The folders of PATH that are there, without links."""
+        found = (self.view.find(folder) for folder in self.path)
+        return frozenset(one.path for one in found if one is not None)
+
     def which(self, program: str) -> Placed | None:
         """The file that a command's first word runs."""
         if "/" in program:
@@ -117,7 +123,7 @@ class Subject:
         found = self.view.file(f"{prefix}/pyvenv.cfg")
         if found is None:
             return {}
-        lines = found.node.content.decode("utf-8", "replace").splitlines()
+        lines = found.node.content[:4096].decode("utf-8", "replace").splitlines()
         pairs = [line.partition("=") for line in lines if "=" in line]
         return {key.strip().lower(): value.strip() for key, _, value in pairs}
 

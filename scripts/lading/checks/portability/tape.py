@@ -10,13 +10,18 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
-from typing import NamedTuple, Protocol
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from typing import IO, NamedTuple, Protocol
 
 from lading.archive.tarfiles import BLOCK, END, DamagedError
+from lading.errors import EnvironmentProblem
 
 PIECE = 1 << 20
+PATH_MAX = 4096
+"""Bytes that a path or a link's target may have on Linux."""
 EXTENDED_LIMIT = 1 << 20
+"""Bytes that the extended headers of one member may have."""
 SPOOL_LIMIT = 1 << 30
 """The most bytes of one file in a compressed layer that are kept, on disk, to be looked into."""
 
@@ -110,15 +115,57 @@ class FileTape:
         pass
 
 
-class PipeTape:
-    """A tar that passes by. What is looked into lies in a temporary file with no name."""
+class Spool:
+    """A temporary file with no name, for one content at a time; there when it is first needed.
 
-    def __init__(self, pieces: Iterator[bytes], stack: ExitStack) -> None:
+    Its methods raise `EnvironmentProblem` where there is no room, or no folder, for it.
+    """
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+
+    @cached_property
+    def _file(self) -> IO[bytes]:
+        return self._stack.enter_context(tempfile.TemporaryFile())
+
+    def empty(self) -> None:
+        with _temporary():
+            self._file.seek(0)
+            self._file.truncate()
+
+    def write(self, piece: bytes) -> None:
+        with _temporary():
+            self._file.write(piece)
+
+    def held(self, size: int) -> Slice:
+        """What was written, `size` bytes, until it is emptied."""
+        with _temporary():
+            self._file.flush()
+        return Slice(self._file.fileno(), 0, size)
+
+
+@contextmanager
+def _temporary() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise EnvironmentProblem(
+            "a temporary file can't be written, into which a file of the image is unpacked",
+            why=str(error),
+            do="free some room, or name a folder that has more: TMPDIR=/path",
+        ) from error
+
+
+class PipeTape:
+    """A tar that passes by. What is looked into lies in the spool, which is this tape's alone
+    while it is read.
+    """
+
+    def __init__(self, pieces: Iterator[bytes], spool: Spool) -> None:
         self.at = 0
         self._pieces = pieces
         self._rest = bytearray()
-        self._spool = tempfile.TemporaryFile()  # noqa: SIM115  (the stack closes it)
-        stack.callback(self._spool.close)
+        self._spool = spool
 
     def take(self, size: int) -> bytes:
         data = self.first(size)
@@ -143,15 +190,13 @@ class PipeTape:
     def body(self, size: int) -> Slice | None:
         if size > SPOOL_LIMIT:
             return None
-        self._spool.seek(0)
-        self._spool.truncate()
+        self._spool.empty()
         left = size
         while left:
             piece = self._some(left)
             self._spool.write(piece)
             left -= len(piece)
-        self._spool.flush()
-        return Slice(self._spool.fileno(), 0, size)
+        return self._spool.held(size)
 
     def drain(self) -> None:
         self._rest.clear()
@@ -191,9 +236,14 @@ def entries(tape: Tape) -> Iterator[Entry]:
     `DamagedError` for a header that can't be.
     """
     pax: dict[bytes, bytes] = {}
+    held = 0
     while (block := tape.take(BLOCK)) and block != END[:BLOCK]:
         entry = _entry(block)
         kind = block[156:157]
+        if kind in b"xXgLK":
+            held += entry.size
+            if held > EXTENDED_LIMIT:
+                raise DamagedError(f"an extended header claims {held} bytes")
         if kind in b"xXg":
             records = _records(_extended(tape, entry))
             if kind != b"g":  # a comment, as git writes it: nothing in it names a member
@@ -207,7 +257,7 @@ def entries(tape: Tape) -> Iterator[Entry]:
             _skip_sparse_map(tape, block)
         if pax:
             entry = _extended_entry(entry, pax)
-            pax = {}
+        pax, held = {}, 0
         end = tape.at + entry.size
         yield entry
         tape.skip(end + -entry.size % BLOCK - tape.at)
@@ -256,8 +306,6 @@ def _number(field: bytes, what: str) -> int:
 
 
 def _extended(tape: Tape, entry: Entry) -> bytes:
-    if entry.size > EXTENDED_LIMIT:
-        raise DamagedError(f"an extended header claims {entry.size} bytes")
     data = tape.take(entry.size) if entry.size else b""
     if len(data) < entry.size:
         raise DamagedError("it ends in an extended header")

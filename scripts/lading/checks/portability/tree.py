@@ -69,7 +69,7 @@ _CLOSED = (
     "/usr/share/polkit-1/rules.d*",
 )
 _CLOSED_RE = re.compile(
-    "|".join(f"(?:{re.escape(p).replace(chr(92) + '*', '.*')})" for p in _CLOSED)
+    "|".join(f"(?:{re.escape(p).replace(chr(92) + '*', '.*')})" for p in _CLOSED), re.DOTALL
 )
 # Ships with file capabilities in Debian, Ubuntu, Fedora or Enterprise Linux.
 _CAPABLE = {
@@ -104,35 +104,28 @@ def check(subject: Subject) -> Iterator[Found]:
     yield from _hidden(subject)
     yield from _host_files(subject.view)
     yield from _special(subject.files)
-    yield from _surroundings(subject.view)
+    yield from _surroundings(subject)
 
 
 def _closed(subject: Subject) -> Iterator[Found]:
     """F1. Of a folder that nobody may enter, only the folder is named."""
     programs = set()
-    for folder in subject.path:
-        found = subject.view.find(folder)
-        if found is not None:
-            programs |= {f"{found.path}/{name}" for name in found.node.children or ()}
     for entry in subject.command("Entrypoint")[:1] + subject.command("Cmd")[:1]:
         program = subject.which(entry)
         if program is not None:
             programs.add(program.path)
-    stack = [("", subject.view.root)]
-    while stack:
-        path, node = stack.pop()
-        effect = _denied(node, path in programs)
-        if effect and not _CLOSED_RE.fullmatch(path or "/"):
+    for path, node in subject.view.walk(enter=lambda folder: bool(folder.node.mode & 0o001)):
+        called = path in programs or posixpath.dirname(path) in subject.searched
+        effect = _denied(node, called)
+        if effect and not _CLOSED_RE.fullmatch(path):
             payload = f"{path}/".startswith(_PAYLOAD)
             yield Found(
                 "F1",
                 "error" if payload else "warn",
-                path or "/",
+                path,
                 effect,
                 "chmod a+rX it; COPY --chmod, or umask 022 in the step that makes it",
             )
-        if node.children and node.mode & 0o001:
-            stack += [(f"{path}/{name}", child) for name, child in node.children.items()]
 
 
 def _denied(node: Node, program: bool) -> str:
@@ -250,8 +243,9 @@ def _special(files: Sequence[tuple[str, Node]]) -> Iterator[Found]:
             )
 
 
-def _surroundings(view: View) -> Iterator[Found]:
+def _surroundings(subject: Subject) -> Iterator[Found]:
     """F7, F9, F12, F15: what Apptainer needs to find in an image."""
+    view = subject.view
     shell = view.file("/bin/sh")
     if shell is None or not shell.node.mode & 0o001:
         yield Found(
@@ -274,7 +268,7 @@ def _surroundings(view: View) -> Iterator[Found]:
                 f"make it a file; an empty {path} does",
             )
     yield from _made_by_apptainer(view)
-    for path, node in view.walk():
+    for path, node in subject.files:
         if node.kind == "folder" and node.mode & 0o700 != 0o700 and path != "/":
             # apptainer build --help, '--fix-perms: ensure owner has rwX permissions'.
             yield Found(

@@ -6,7 +6,7 @@ opaque `.wh..wh..opq` all that they have in its folder. Links are followed insid
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from lading.archive.tarfiles import DamagedError
@@ -14,16 +14,19 @@ from lading.checks.portability.archives import Layer
 from lading.checks.portability.elf import MAGIC, Elf
 from lading.checks.portability.elf import read as read_elf
 from lading.checks.portability.findings import Found
-from lading.checks.portability.tape import Entry, Tape, entries
+from lading.checks.portability.tape import PATH_MAX, Entry, Tape, entries
 
 PATHS = 1_000_000
 """Paths that an image may have; large ones have 300,000."""
-PATH_MAX = 4096
+TEXT = 128 << 20
+"""Characters of what is kept of an image's files, in all, and of all its paths; large images have
+some twenty million.
+"""
 STEPS = 100_000_000
 """Steps from a folder to the next, in all: half a minute; large images take some million."""
 _HOPS = 40
-_WHITEOUT = b".wh."
-_OPAQUE = b".wh..wh..opq"
+_WHITEOUT = ".wh."
+_OPAQUE = ".wh..wh..opq"
 _LINE = 256
 """Bytes that the kernel reads of a script's first line (execve(2))."""
 _CACHE_LIMIT = 8 << 20
@@ -33,7 +36,7 @@ _KEPT = (b"pyvenv.cfg", b".bashrc", b"bash.bashrc", b"ld.so.conf", b".profile")
 
 
 class Node:
-    """What is at one path. `target` is a symbolic link's; `children` a folder's.
+    """What is at one path. `target` is a link's; `children` a folder's.
 
     `content` is as much of a file as the checks need: a script's first line, the start of bytecode,
     some small files of configuration; `elf` is what it is as a program or a library.
@@ -66,6 +69,11 @@ class Node:
         self.elf: Elf | None = None
         self.children: dict[str, Node] | None = {} if kind == "folder" else None
 
+    @property
+    def kept(self) -> int:
+        """How much is kept of what the file holds, or the link."""
+        return len(self.target) + len(self.content) + (self.elf.kept if self.elf else 0)
+
 
 class Placed(NamedTuple):
     """A node with its path, all links in its folders followed."""
@@ -75,15 +83,37 @@ class Placed(NamedTuple):
 
 
 class View:
-    """The merged file system. Paths are absolute, and what is not UTF-8 in them is escaped."""
+    """The merged file system. Paths are absolute, and what is not UTF-8 in them is escaped.
 
-    def __init__(self) -> None:
+    `problems`: what unpacking would stumble over. Its methods raise `DamagedError` where memory or
+    time would not suffice.
+    """
+
+    def __init__(self, problems: list[Found]) -> None:
         self.root = Node("folder")
+        self._problems = problems
         self._count = 0
+        self._kept = 0
         self._steps = 0
 
+    def keep(self, size: int) -> None:
+        """Counts what is kept in memory of the image."""
+        self._kept += size
+        if self._kept > TEXT:
+            raise DamagedError("its links, settings and libraries say more than an image's can")
+
+    def step(self, count: int) -> None:
+        """Counts what time is taken for."""
+        self._steps += count
+        if self._steps > STEPS:
+            raise DamagedError("its links lead on and on")
+
+    def problem(self, found: Found) -> None:
+        self.keep(len(found.path) + len(found.effect))
+        self._problems.append(found)
+
     def put(self, folder: Node, name: str, node: Node) -> None:
-        """Puts a node into a folder. Raises `DamagedError` when there are too many."""
+        """Puts a node into a folder."""
         assert folder.children is not None
         if name not in folder.children:
             self._count += 1
@@ -91,27 +121,40 @@ class View:
                 raise DamagedError("it has more paths than an image can have")
         folder.children[name] = node
 
-    def walk(self, top: str = "/") -> Iterator[Placed]:
-        """Everything below a folder, the folder first; links are not followed."""
+    def walk(
+        self, top: str = "/", enter: Callable[[Placed], bool] = lambda folder: True
+    ) -> Iterator[Placed]:
+        """Everything below a folder, the folder first; links are not followed.
+
+        Of a folder into which `enter` does not lead, only the folder.
+        """
         found = self.find(top)
         stack = [found] if found else []
+        length = 0
         while stack:
             placed = stack.pop()
             yield placed
-            if placed.node.children and len(placed.path) < PATH_MAX:
+            children = placed.node.children
+            if children and len(placed.path) < PATH_MAX and enter(placed):
                 base = placed.path.rstrip("/")
-                stack += [Placed(f"{base}/{k}", v) for k, v in placed.node.children.items()]
+                length += (len(base) + 1) * len(children) + sum(map(len, children))
+                if length > TEXT:
+                    raise DamagedError("its paths are longer than those of an image can be")
+                stack += [Placed(f"{base}/{k}", v) for k, v in children.items()]
 
     def find(self, path: str, *, follow: bool = True) -> Placed | None:
-        """What a path leads to, or None. Without `follow`, a link at its end stays one."""
+        """What a path leads to, or None. Without `follow`, a link at its end stays one.
+
+        As Linux, it follows none that is too long.
+        """
+        if len(path) > PATH_MAX:
+            return None
         todo = [part for part in reversed(path.split("/")) if part not in ("", ".")]
+        self.step(1 + len(todo))
         trail: list[tuple[str, Node]] = []
         hops = 0
         while todo:
             part = todo.pop()
-            self._steps += 1
-            if self._steps > STEPS:
-                raise DamagedError("its links lead on and on")
             if part == "..":
                 del trail[-1:]
                 continue
@@ -121,16 +164,19 @@ class View:
                 return None
             if node.kind == "symlink" and (follow or todo):
                 hops += 1
-                if hops > _HOPS or len(todo) > PATH_MAX:
+                if hops > _HOPS:
                     return None
                 if node.target.startswith("/"):
                     trail = []
-                todo += [p for p in reversed(node.target.split("/")) if p not in ("", ".")]
+                more = [p for p in reversed(node.target.split("/")) if p not in ("", ".")]
+                self.step(1 + len(more))
+                todo += more
                 continue
             trail.append((part, node))
         if not trail:
             return Placed("/", self.root)
-        return Placed("/" + "/".join(name for name, _ in trail), trail[-1][1])
+        placed = Placed("/" + "/".join(name for name, _ in trail), trail[-1][1])
+        return placed if len(placed.path) <= PATH_MAX else None
 
     def file(self, path: str) -> Placed | None:
         """The file that a path leads to."""
@@ -140,7 +186,9 @@ class View:
     def names(self, path: str) -> list[str]:
         """The names in a folder, sorted; none if it is none."""
         found = self.find(path)
-        return sorted(found.node.children or ()) if found is not None else []
+        children = (found.node.children if found is not None else None) or ()
+        self.step(len(children))
+        return sorted(children)
 
 
 def merged(layers: Iterable[Layer], problems: list[Found]) -> View:
@@ -148,34 +196,36 @@ def merged(layers: Iterable[Layer], problems: list[Found]) -> View:
 
     Raises `DamagedError` for a layer that is not a tar, or an image that has too many paths.
     """
-    view = View()
+    view = View(problems)
     count = 0
     for layer in layers:
-        listed: list[tuple[list[str], Entry, Node]] = []
+        listed: list[tuple[list[str], Node]] = []
         try:
             tape = layer.tape()
             for entry in entries(tape):
                 count += 1 + entry.name.count(b"/")
                 if count > 4 * PATHS:
                     raise DamagedError("it has more paths than an image can have")
-                parts = _parts(entry.name, problems)
+                parts = _parts(entry.name, view)
                 if parts is None:
                     continue
-                listed.append((parts, entry, _node(entry, tape)))
+                node = _node(entry, tape)
+                view.keep(node.kept)
+                listed.append((parts, node))
             tape.drain()
         except DamagedError as error:
             raise DamagedError(f"the layer {layer.name}: {error}") from None
-        _apply(view, listed, problems)
+        _apply(view, listed)
     return view
 
 
-def _apply(view: View, listed: list[tuple[list[str], Entry, Node]], problems: list[Found]) -> None:
+def _apply(view: View, listed: list[tuple[list[str], Node]]) -> None:
     # Whiteouts speak of lower layers only, wherever in the layer they stand.
     rest = []
-    for parts, entry, node in listed:
-        name = entry.name.rstrip(b"/").rpartition(b"/")[2]
-        if not name.startswith(_WHITEOUT) or not parts:
-            rest.append((parts, entry, node))
+    for parts, node in listed:
+        name = parts[-1] if parts else ""
+        if not name.startswith(_WHITEOUT):
+            rest.append((parts, node))
             continue
         folder = view.find("/".join(parts[:-1]))
         if folder is None or folder.node.children is None:
@@ -185,10 +235,10 @@ def _apply(view: View, listed: list[tuple[list[str], Entry, Node]], problems: li
         else:
             folder.node.children.pop(parts[-1][len(_WHITEOUT) :], None)
     seen: set[str] = set()
-    for parts, entry, node in rest:
+    for parts, node in rest:
         path = "/" + "/".join(parts)
-        if entry.kind != "folder" and path in seen:
-            problems.append(
+        if node.kind != "folder" and path in seen:
+            view.problem(
                 Found(
                     "F13",
                     "info",
@@ -198,24 +248,23 @@ def _apply(view: View, listed: list[tuple[list[str], Entry, Node]], problems: li
                 )
             )
         seen.add(path)
-        _place(view, parts, entry, node, problems)
+        _place(view, parts, node)
 
 
-def _place(view: View, parts: list[str], entry: Entry, node: Node, problems: list[Found]) -> None:
+def _place(view: View, parts: list[str], node: Node) -> None:
     if not parts:
         if node.kind == "folder":
             view.root.mode = node.mode
         return
-    if entry.kind == "hardlink":
-        target = _target(entry)
-        other = view.find(target, follow=False)
+    if node.kind == "hardlink":
+        other = view.find(node.target, follow=False)
         if other is None or other.node.kind == "folder":
-            problems.append(
+            view.problem(
                 Found(
                     "F14",
                     "error",
                     "/" + "/".join(parts),
-                    f"a hard link to {target}, which is not in the image: unpacking it fails",
+                    f"a hard link to {node.target}, which is not in the image: unpacking it fails",
                     "make the layer anew; a copy instead of the link does as well",
                 )
             )
@@ -246,13 +295,13 @@ def _folder(view: View, parts: list[str]) -> Node:
     return here
 
 
-def _parts(name: bytes, problems: list[Found]) -> list[str] | None:
+def _parts(name: bytes, view: View) -> list[str] | None:
     """The names of a path; None for one that can't be in an image."""
     text = name.decode("utf-8", "surrogateescape")
     parts = [part for part in text.split("/") if part not in ("", ".")]
     shown = "/" + "/".join(parts[:20])[:200]
     if ".." in parts:
-        problems.append(
+        view.problem(
             Found(
                 "F13",
                 "error",
@@ -263,7 +312,7 @@ def _parts(name: bytes, problems: list[Found]) -> list[str] | None:
         )
         return None
     if len(name) > PATH_MAX or any(len(part) > 255 for part in parts):
-        problems.append(
+        view.problem(
             Found(
                 "F13",
                 "error",
@@ -275,7 +324,7 @@ def _parts(name: bytes, problems: list[Found]) -> list[str] | None:
         return None
     if not text.isascii() and any("\udc80" <= c <= "\udcff" for c in text):
         # pax names are UTF-8 (POSIX.1-2001); tools differ in what they make of others.
-        problems.append(
+        view.problem(
             Found(
                 "F13",
                 "info",
@@ -292,16 +341,12 @@ def _node(entry: Entry, tape: Tape) -> Node:
     node.uid, node.gid = entry.uid, entry.gid
     node.size, node.mtime = entry.size, entry.mtime
     node.capable = entry.capable
-    if entry.kind == "symlink":
-        node.target = _target(entry)
+    if entry.kind in ("symlink", "hardlink"):
+        # Linux follows none that is longer.
+        node.target = entry.target[:PATH_MAX].decode("utf-8", "surrogateescape")
     elif entry.kind == "file" and entry.size and not entry.sparse:
         _look_into(node, entry, tape)
     return node
-
-
-def _target(entry: Entry) -> str:
-    # Linux follows none that is longer.
-    return entry.target[:PATH_MAX].decode("utf-8", "surrogateescape")
 
 
 def _look_into(node: Node, entry: Entry, tape: Tape) -> None:
