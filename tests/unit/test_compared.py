@@ -345,6 +345,28 @@ def test_what_is_large_is_not_held_against_line_by_line(
     assert said(tmp_path, {"a": FILE}, {"a": other}) == ["layer 2:/a: content"]
 
 
+def test_zip_archives_that_are_damaged() -> None:
+    """Whatever their readers raise, they are compared as they stand."""
+
+    def packed(data: bytes, how: int) -> bytes:
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w", how) as file:
+            file.writestr("a", data)
+        return out.getvalue()
+
+    for how in (zipfile.ZIP_LZMA, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_STORED):
+        good = packed(b"hello" * 100, how)
+        for at in range(30, len(good) - 60):
+            bad = bytearray(good)
+            bad[at] ^= 0xFF
+            assert contents.differences(packed(b"hellp" * 100, how), bytes(bad))
+    # The folder claims more bytes than the file has.
+    short = bytearray(packed(b"x" * 100, zipfile.ZIP_STORED))
+    at = short.index(b"PK\1\2")
+    short[at + 20 : at + 28] = struct.pack("<II", 9999, 9999)
+    assert contents.differences(packed(b"y" * 100, zipfile.ZIP_STORED), bytes(short))
+
+
 def test_plain_tars(tmp_path: Path) -> None:
     """What is compiled is kept as such."""
     for name, item in (("one", FILE), ("two", replace(FILE, mode=0o755))):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import lzma
 import zlib
 from collections.abc import Mapping
 from io import BytesIO
@@ -14,6 +15,11 @@ TEXT = 1 << 20
 """Bytes up to which a text's lines are compared."""
 LARGEST = 256 << 20
 """Bytes up to which a file is looked into at all."""
+# What a damaged zip archive makes its readers raise.
+_DAMAGED = (
+    *(BadZipFile, NotImplementedError, RuntimeError, ValueError, OSError, EOFError),
+    *(zlib.error, lzma.LZMAError),
+)
 _LINES = 8
 _AROUND = 16
 
@@ -25,7 +31,7 @@ def differences(one: bytes, other: bytes) -> list[str]:
     try:
         with ZipFile(BytesIO(one)) as before, ZipFile(BytesIO(other)) as after:
             return _of_zips(before, after) or _bytes(one, other)
-    except (BadZipFile, NotImplementedError, RuntimeError, ValueError, OSError, zlib.error):
+    except _DAMAGED:
         return _plain(one, other)
 
 
