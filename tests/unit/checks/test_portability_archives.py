@@ -8,12 +8,13 @@ import gzip
 import json
 import lzma
 import os
+import struct
 import sys
 import tarfile
 import tempfile
 import time
 import tracemalloc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from shutil import which
 from typing import Any, Literal
@@ -23,7 +24,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lading.checks.__main__ import main
-from lading.checks.portability import Report, archives, examine, view
+from lading.checks.portability import Report, archives, examine, loader, view
+from lading.checks.portability.subject import Subject
 from lading.errors import DeclarationError, EnvironmentProblem, LadingError
 from tests.support import channels
 from tests.unit.checks import archive_table, made
@@ -33,12 +35,14 @@ from tests.unit.checks.made import (
     PLATFORM,
     SOUND,
     Item,
+    Layer,
     digest,
     docker_archive,
     folder,
     hard,
     layer_of,
     link,
+    named,
     oci_archive,
     tar_of,
     where,
@@ -473,7 +477,7 @@ def packed(*layers: bytes) -> bytes:
 
 def test_the_targets_of_links_are_not_kept(tmp_path: Path) -> None:
     for made_as in (link, hard):
-        layer = layer_of({f"opt/l{i}": made_as("a" * 1_000_000) for i in range(20)})
+        layer = layer_of({f"opt/l{i}": made_as("a" * 1_000_000) for i in range(15)})
         assert measured(tmp_path, packed(layer)) < 12 << 20
 
 
@@ -576,6 +580,118 @@ def test_a_full_disk_below_the_temporary_file(
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda: Path("/dev/full").open("wb"))  # noqa: SIM115
     with pytest.raises(EnvironmentProblem, match="temporary file"):
         checked(tmp_path, packed(layer_of({"opt/x.so": Item(data=elf())})))
+
+
+# -- what takes time ------------------------------------------------------------------------------
+
+
+def steps(path: Path, *layers: Layer, env: Mapping[str, str] | None = None) -> int:
+    """How many steps it takes to check an image, in which time is counted."""
+    taken = []
+    with pytest.MonkeyPatch.context() as patched:
+        real = view.View.step
+
+        def step(self: view.View, count: int) -> None:
+            taken.append(count)
+            real(self, count)
+
+        patched.setattr(view.View, "step", step)
+        assert made.examined(path, *layers, env=env).platform
+    return sum(taken)
+
+
+def test_what_is_included_again_is_not_read_again(tmp_path: Path) -> None:
+    line = Item(data=b"include ld.so.conf.d/*\n")
+    files = {f"etc/ld.so.conf.d/{i}": line for i in range(20)}
+    first = steps(tmp_path, {**table.LOCAL, "etc/ld.so.conf": line, **files})
+    assert first < 100_000
+    # The last of a chain counts.
+    more = "ld.so.conf.d/"
+    chain = {f"etc/{more}{i}": Item(data=f"include {more}{i + 1}\n".encode()) for i in range(20)}
+    chain["etc/ld.so.conf"] = chain[f"etc/{more}0"]
+    chain[f"etc/{more}20"] = Item(data=b"/usr/local/lib\n")
+    library = {"usr/local/lib/libx.so": Item(data=elf())}
+    report = made.examined(tmp_path, {**chain, **library})
+    assert where(report, "F8") == ["/usr/local/lib/libx.so"]
+
+
+def test_patterns_are_compared_with_so_many_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = b"include " + b" ".join([b"q/*a*b"] * 100)
+    files = {f"etc/q/{i}": Item(data=b"") for i in range(100)}
+    monkeypatch.setattr(view, "STEPS", 100_000)
+    with pytest.raises(LadingError) as raised:
+        made.examined(tmp_path, files, {"etc/ld.so.conf": Item(data=line)})
+    assert "lead on and on" in raised.value.why
+
+
+def test_a_search_path_with_origins_is_not_written_out_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = elf(needed=["libmpi.so.12"], rpath=":".join(["$ORIGIN"] * 500))
+    monkeypatch.setattr(view, "STEPS", 20_000)
+    with pytest.raises(LadingError) as raised:
+        made.examined(tmp_path, {f"opt/{'a' * 200}/{'b' * 200}/x.so": Item(data=user)})
+    assert "lead on and on" in raised.value.why
+
+
+def test_libraries_that_load_each_other_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"lib{i}.so" for i in range(30)]
+    user = Item(data=elf(needed=[*names, "libmpi.so.12"]))
+    files = {f"opt/{name}": user for name in names}
+    taken = steps(tmp_path, files)
+    monkeypatch.setattr(view, "STEPS", taken - 1)
+    with pytest.raises(LadingError):
+        made.examined(tmp_path, files)
+    assert taken > 10 * 30 * 30 * 30
+
+
+def test_a_folder_that_is_on_path_again_and_again_is_one(tmp_path: Path) -> None:
+    whole = view.View([])
+    whole.put(whole.root, "bin", view.Node("folder"))
+    path = ":".join(["/bin", "//bin/", "/bin/../bin", "/sbin", ""] * 100)
+    config = {"config": {"Env": [f"PATH={path}"]}}
+    found = Subject(view=whole, settings=config, platform=PLATFORM)
+    assert found.searched == {"/bin", "/"}
+
+
+def test_scripts_that_activate_are_read_once_and_in_a_line(tmp_path: Path) -> None:
+    # Each line that is empty began the search anew: five seconds for these.
+    folder, env = "opt/conda/etc/conda/activate.d", {"PATH": "/opt/conda/bin:/opt/b/bin"}
+    items = {**table.CONDA, "opt/b/conda-meta/history": Item(), "opt/b/etc": link("/opt/conda/etc")}
+    items[f"{folder}/a.sh"] = Item(data=b"\n" * (1 << 16))
+    items[f"{folder}/b.sh"] = Item(data=b"if x; then\n\t export A=b\nfi\n\nexport\nB=c\n")
+    start = time.process_time()
+    report = made.examined(tmp_path, items, env=env)
+    assert time.process_time() - start < 1
+    (found,) = named(report, "E10")
+    assert (found.paths, found.effect) == (
+        (f"/{folder}/b.sh",),
+        "nothing runs this script, so A is not set",
+    )
+
+
+def test_names_that_make_a_pattern_try_again_and_again(tmp_path: Path) -> None:
+    # Allowed are all of these; a newline at the end had each of the many `private` tried.
+    name = "private/" * 450
+    items = {f"etc/pki/{name}{i}\n": Item(mode=0) for i in range(60)}
+    start = time.process_time()
+    assert where(made.examined(tmp_path, items), "F1") == []
+    assert time.process_time() - start < 1
+
+
+def test_a_library_that_names_share_letters_in_the_cache(tmp_path: Path) -> None:
+    # Each entry one letter further in one long text: 4 kB each that are not in the file.
+    rows, text = 2000, b"a" * 6000 + b"\0"
+    head = b"glibc-ld.so.cache1.1" + struct.pack("<II", rows, len(text)) + b"\x02" + bytes(19)
+    at = len(head) + 24 * rows
+    data = head + b"".join(struct.pack("<iIIIQ", 3, at + i, at + i, 0, 0) for i in range(rows))
+    assert loader.parsed(data + text) is None
+    sound = made.cache_of({f"lib{i}.so": f"/usr/local/lib/lib{i}.so" for i in range(100)})
+    assert len(loader.parsed(sound) or ()) == 100
 
 
 # -- zstd -----------------------------------------------------------------------------------------

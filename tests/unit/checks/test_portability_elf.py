@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import sys
 import sysconfig
 from importlib import import_module
@@ -127,6 +128,36 @@ def test_the_kernel_and_glibc_that_a_file_asks_for() -> None:
     found = read(Data(elf(kernel=(5, 4, 0), strings=["GLIBC_2.2.5", "GLIBC_2.34", "GLIBC_2.9"])))
     assert found is not None
     assert (found.kernel, found.glibc) == ((5, 4, 0), (2, 34))
+
+
+def test_names_in_a_file_are_limited() -> None:
+    """Real files need some dozens of libraries; made ones, as many as fit into their tables."""
+    made = elf(needed=[f"a{i}.so" for i in range(1200)], runpath=":".join(["/x"] * 1200))
+    found = read(Data(made))
+    assert found is not None
+    assert found.needed == tuple(f"a{i}.so" for i in range(1000))
+    assert found.runpath == ("/x",) * 1000
+    found = read(Data(elf(needed=["a" * 4000] * 20)))
+    assert found is not None
+    assert len(found.needed) == 16
+
+
+def test_of_two_search_paths_the_last_counts() -> None:
+    # glibc's elf_get_dynamic_info keeps one entry of each tag but DT_NEEDED.
+    made = bytearray(elf(rpath="/one", runpath="/two"))
+    made[made.index(struct.pack("<qQ", 15, 1))] = 29
+    found = read(Data(bytes(made)))
+    assert found is not None
+    assert (found.rpath, found.runpath) == ((), ("/two",))
+
+
+def test_so_many_sections_are_looked_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = bytearray(elf(static=True, defines=["MPI_Init"]))
+    assert read(Data(bytes(made))).defines == {"MPI_Init"}  # type: ignore[union-attr]
+    made[60:62] = struct.pack("<H", 20_001)
+    body = Data(bytes(made))
+    assert read(body).defines == frozenset()  # type: ignore[union-attr]
+    assert body.most < 64 * 20_000
 
 
 @pytest.mark.parametrize("data", [b"", b"\x7fELF", b"\x7fELF" + bytes(60), b"#!/bin/sh\n" * 20])

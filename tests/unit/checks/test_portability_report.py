@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lading.checks import __main__ as command
 from lading.checks.__main__ import main
 from lading.checks.portability import Allowed, allowed, table
 from lading.errors import DeclarationError
@@ -97,6 +98,20 @@ def test_a_report_is_plain_data(tmp_path: Path) -> None:
     assert found["facts"]["python"] == "3.13.5"
 
 
+def test_a_name_that_is_not_utf_8_is_escaped_in_facts_too(tmp_path: Path) -> None:
+    user = {"opt/\udcff.so": binary(elf(needed=["libmpich.so.12"]))}
+    allow = [Allowed(id="F1", path="/\udcff")]
+    report = examined(tmp_path, user, allow=allow)
+    assert report.facts["mpi"]["why"] == "M1 /opt/\\xff.so; M2 /opt/\\xff.so"
+    assert json.dumps(report.to_dict()["facts"], ensure_ascii=False).encode()
+    assert "\n".join(table(report)).encode()
+
+
+def test_a_setting_without_end_is_cut_off(tmp_path: Path) -> None:
+    report = examined(tmp_path, config={"WorkingDir": "/" + "w" * 100_000})
+    assert sum(map(len, table(report))) < 8000
+
+
 # -- the command ----------------------------------------------------------------------------------
 
 
@@ -138,6 +153,17 @@ def test_what_can_not_be_read_is_said_without_a_traceback(
     assert main(arguments) == code
     captured = capsys.readouterr()
     assert captured.err and "Traceback" not in captured.err and not captured.out
+
+
+def test_ctrl_c_is_no_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "examine", stopped)
+    assert main([str(tmp_path / "image.tar")]) == 130
+    assert capsys.readouterr().err == "stopped\n"
 
 
 # -- whole images with MPI ------------------------------------------------------------------------
