@@ -24,7 +24,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lading.checks.__main__ import main
-from lading.checks.portability import Report, archives, examine, loader, view
+from lading.checks.portability import (
+    Report,
+    archives,
+    examine,
+    loader,
+    subject,
+    tape,
+    view,
+)
 from lading.checks.portability.subject import Subject
 from lading.errors import DeclarationError, EnvironmentProblem, LadingError
 from tests.support import channels
@@ -580,6 +588,108 @@ def test_a_full_disk_below_the_temporary_file(
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda: Path("/dev/full").open("wb"))  # noqa: SIM115
     with pytest.raises(EnvironmentProblem, match="temporary file"):
         checked(tmp_path, packed(layer_of({"opt/x.so": Item(data=elf())})))
+
+
+# -- limits ---------------------------------------------------------------------------------------
+
+
+def test_an_archive_has_only_so_many_members_and_layers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = docker_archive([BASE, EXTRA], config_of(BASE, EXTRA))  # four members, two layers
+    for limit, enough in (("_MEMBERS", 4), ("_LAYERS", 2)):
+        monkeypatch.setattr(archives, limit, enough)
+        assert checked(tmp_path, archive).platform
+        monkeypatch.setattr(archives, limit, enough - 1)
+        with pytest.raises(LadingError, match="can't be checked"):
+            checked(tmp_path, archive)
+        monkeypatch.undo()
+
+
+def test_a_large_file_in_a_compressed_layer_is_not_looked_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    foreign = elf(machine=183)
+    archive = packed(layer_of({"usr/bin/x": Item(data=foreign, mode=0o755)}))
+    for limit, found in ((len(foreign), ["/usr/bin/x"]), (len(foreign) - 1, [])):
+        monkeypatch.setattr(tape, "SPOOL_LIMIT", limit)
+        assert where(checked(tmp_path, archive), "A4") == found
+
+
+def test_an_extended_header_is_read_up_to_a_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = layer_of({"opt/l": link("a" * 1000)})
+    assert of_layers(tmp_path, layer).findings == ()
+    monkeypatch.setattr(tape, "EXTENDED_LIMIT", 999)
+    with pytest.raises(LadingError, match="can't be checked"):
+        of_layers(tmp_path, layer)
+
+
+def test_a_path_is_searched_in_so_many_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = {"PATH": "/usr/bin:/opt/bin"}
+    program: Layer = {"opt/bin/x": Item(mode=0o744)}
+    for most, found in ((2, ["/opt/bin/x"]), (1, [])):
+        monkeypatch.setattr(subject, "MOST", most)
+        assert where(made.examined(tmp_path, program, env=env), "F1") == found
+
+
+def test_what_is_too_long_for_linux_is_not_followed(tmp_path: Path) -> None:
+    deep = "/".join(["d" * 250] * 10)
+    layer: Layer = {
+        f"{deep}/x": Item(),
+        "l": link(deep),
+        f"l/{deep}/hosts": Item(),  # a path of 5,000 bytes, by way of a link
+        "m": link(f"l/{deep}"),
+        "etc/hosts": link("../m/hosts"),
+    }
+    assert where(made.examined(tmp_path, layer), "F4") == ["/etc/hosts"]
+    layer = {**layer, "m": link(deep), f"{deep}/hosts": Item()}
+    assert where(made.examined(tmp_path, layer), "F4") == []
+
+
+# -- indexes --------------------------------------------------------------------------------------
+
+
+def index_of(*platforms: str, depth: int = 1, kind: str = "") -> bytes:
+    """A tar of an OCI layout: in an index in an index, an image for each architecture."""
+    blobs: dict[str, bytes] = {}
+
+    def described(data: bytes, **more: Any) -> dict[str, Any]:
+        blobs[digest(data)] = data
+        return {"digest": f"sha256:{digest(data)}", "size": len(data), **more}
+
+    listed = []
+    for architecture in platforms:
+        config = made.settings([BASE], INNER, architecture=architecture)
+        layer = described(BASE, mediaType=f"application/vnd.oci.image.layer.v1.tar{kind}")
+        manifest = json.dumps({"config": described(config), "layers": [layer]}).encode()
+        listed.append(described(manifest, platform={"os": "linux", "architecture": architecture}))
+    for _ in range(depth):
+        listed = [described(json.dumps({"manifests": listed}).encode())]
+    index = json.dumps({"manifests": listed}).encode()
+    files = {f"blobs/sha256/{name}": data for name, data in blobs.items()}
+    return tar_of([("index.json", index), *files.items()])
+
+
+def test_of_an_index_for_several_platforms_the_targets_is_checked(tmp_path: Path) -> None:
+    assert checked(tmp_path, index_of("arm64", "amd64", "s390x")).findings == ()
+    assert where(checked(tmp_path, index_of("arm64", "s390x")), "A2") != []
+    assert where(checked(tmp_path, index_of("arm64")), "A4") == ["architecture"]
+
+
+def test_an_index_in_an_index_in_an_index(tmp_path: Path) -> None:
+    assert checked(tmp_path, index_of("amd64", depth=3)).findings == ()
+    (found,) = checked(tmp_path, index_of("amd64", depth=4)).findings
+    assert (found.id, "one index lists the next" in found.effect) == ("A2", True)
+
+
+def test_layers_that_are_encrypted(tmp_path: Path) -> None:
+    assert checked(tmp_path, index_of("amd64", kind="+gzip")).findings == ()
+    (found,) = checked(tmp_path, index_of("amd64", kind="+gzip+encrypted")).findings
+    assert (found.id, "encrypted" in found.effect) == ("A2", True)
 
 
 # -- what takes time ------------------------------------------------------------------------------

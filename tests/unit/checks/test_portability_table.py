@@ -56,6 +56,7 @@ WHEEL: Layer = {
         elf(needed=["libmpi.so.40"], strings=["ompi_mpi_comm_self"])
     ),
 }
+IN_VENV: Layer = {"opt/venv/lib/libmpi.so.12": binary(MPICH)}
 CAPABILITY = {"SCHILY.xattr.security.capability": "\x01"}
 
 
@@ -115,6 +116,21 @@ TABLE: list[tuple[str, str, str, Image, Image]] = [
         files({"opt/data/gpu": binary(elf(machine=224))}),
     ),
     (
+        "A4",
+        "error",
+        f"/{SITE}/x.so",
+        # Python imports it, wherever it lies.
+        files({f"{SITE}/x.so": binary(elf(machine=183))}),
+        files({f"{SITE}/x.bin": binary(elf(machine=183)), "opt/x.so": binary(elf(machine=183))}),
+    ),
+    (
+        "A5",
+        "info",
+        "/usr/lib/libQt.so.6",
+        files({"usr/lib/libQt.so.6": binary(elf(kernel=(4, 18, 0)))}),
+        files({"usr/lib/libQt.so.6": binary(elf(kernel=(3, 10, 0)))}),
+    ),
+    (
         "A5",
         "warn",
         "/usr/lib/libQt.so.6",
@@ -127,6 +143,14 @@ TABLE: list[tuple[str, str, str, Image, Image]] = [
     ("E2", "warn", "ENV X", env(X="a\\b"), env(X="a/b")),
     ("E2", "warn", "ENV X", env(X="a\nb"), env(X="a\tb")),
     ("E2", "error", "ENV PATH", env(PATH="/usr/bin:$HOME/bin"), env(PATH="/usr/bin:/home/bin")),
+    (
+        "E2",
+        "error",
+        "ENV LD_LIBRARY_PATH",
+        env(LD_LIBRARY_PATH="$HOME/lib"),
+        env(LD_LIBRARY_PATHS="$HOME/lib"),
+    ),
+    ("E2", "error", "ENV PYTHONPATH", env(PYTHONPATH="/x$y"), env(PYTHONPATHS="/x$y")),
     ("E3", "warn", "ENV a.b", env(**{"a.b": "1"}), env(a_b="1")),
     ("E3", "warn", "ENV HOME", env(HOME="/work"), env(HOMES="/work")),
     ("E4", "warn", "ENV PYTHONNOUSERSITE", env(PYTHON, PYTHONNOUSERSITE=""), env(PYTHON)),
@@ -146,6 +170,7 @@ TABLE: list[tuple[str, str, str, Image, Image]] = [
         env(LANG="de_DE.UTF-8"),
         env({"usr/lib/locale/de_DE.utf8/LC_CTYPE": Item()}, LANG="de_DE.UTF-8"),
     ),
+    ("E7", "warn", "ENV LC_ALL", env(LC_ALL="de_DE.UTF-8"), env(LC_ALL="C.UTF-8")),
     ("E7", "info", "ENV LANG", env(LANG="-"), env(LANG="-", LC_ALL="C")),
     ("E8", "warn", "ENV MPLCONFIGDIR", env(MPLCONFIGDIR="/opt/mpl"), env(MPLCONFIGDIR="/tmp/mpl")),
     (
@@ -154,6 +179,13 @@ TABLE: list[tuple[str, str, str, Image, Image]] = [
         "ENV NUMBA_CACHE_DIR",
         env(NUMBA_CACHE_DIR="/tmpx"),
         env(NUMBA_CACHE_DIR="/tmp"),
+    ),
+    *(
+        ("E8", "warn", f"ENV {name}", env(**{name: "/opt/x"}), env(**{name: "/var/tmp/x"}))
+        for name in (
+            *("PYTHONPYCACHEPREFIX", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "TRITON_CACHE_DIR"),
+            *("HF_HOME", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"),
+        )
     ),
     (
         "E9",
@@ -283,6 +315,13 @@ TABLE: list[tuple[str, str, str, Image, Image]] = [
     ),
     (
         "F5",
+        "info",
+        "/usr/bin/wall",
+        files({"usr/bin/wall": Item(mode=0o2755)}),
+        files({"usr/bin/wall": folder(0o2755)}),
+    ),
+    (
+        "F5",
         "warn",
         "/usr/bin/x",
         files({"usr/bin/x": Item(pax=CAPABILITY)}),
@@ -294,6 +333,20 @@ TABLE: list[tuple[str, str, str, Image, Image]] = [
         "/dev/null",
         files({"dev/null": Item(kind=tarfile.CHRTYPE)}),
         files({"dev/fifo": Item(kind=tarfile.FIFOTYPE)}),
+    ),
+    (
+        "F6",
+        "info",
+        "/dev/sda",
+        files({"dev/sda": Item(kind=tarfile.BLKTYPE)}),
+        files({"dev/sda": folder()}),
+    ),
+    (
+        "F7",
+        "warn",
+        "/bin/sh",
+        files({"usr/bin/sh": Item(mode=0o744)}),
+        files({"usr/bin/sh": Item(mode=0o755)}),
     ),
     (
         "F7",
@@ -322,6 +375,13 @@ TABLE: list[tuple[str, str, str, Image, Image]] = [
         "/etc/passwd",
         files({"etc/passwd": link("/run/passwd")}),
         files({"etc/passwd": Item(data=b"")}),
+    ),
+    (
+        "F9",
+        "warn",
+        "/etc/group",
+        files({"etc/.wh.group": Item()}),
+        files({"etc/.wh.groups": Item()}),
     ),
     ("F10", "warn", f"/{SITE}/p", files(modules(12, 5)), files(modules(12, 7))),
     (
@@ -384,6 +444,10 @@ TABLE: list[tuple[str, str, str, Image, Image]] = [
         "ENTRYPOINT",
         config(Entrypoint=["/usr/bin/gosu", "me"]),
         config(Entrypoint=["/usr/bin/gosus"]),
+    ),
+    *(
+        ("C2", "warn", "ENTRYPOINT", config(Entrypoint=[name]), config(Entrypoint=[f"x{name}"]))
+        for name in ("su-exec", "sudo", "runuser", "setpriv", "chroot", "/sbin/init")
     ),
     ("C2", "warn", "CMD", config(Cmd=["/init"]), config(Cmd=["/opt/init"])),
     (
@@ -564,6 +628,14 @@ TABLE: list[tuple[str, str, str, Image, Image]] = [
         "M4",
         "error",
         f"/{SITE}/mpi4py",
+        # What a bare name leads to, the loader says.
+        env(VENV, WHEEL, IN_VENV, MPI4PY_LIBMPI="./libmpi.so.12"),
+        env(VENV, WHEEL, IN_VENV, MPI4PY_LIBMPI="libmpi.so.12"),
+    ),
+    (
+        "M4",
+        "error",
+        f"/{SITE}/mpi4py",
         files(VENV, WHEEL, {"opt/venv/lib/libmpi.so.12": binary(MPICH)}),
         # Built from its sdist, it has one module and no search of its own.
         files(
@@ -585,6 +657,13 @@ TABLE: list[tuple[str, str, str, Image, Image]] = [
         "/var/lib/dpkg/info/libmpich-dev:amd64.list",
         files(LOCAL, {"var/lib/dpkg/info/libmpich-dev:amd64.list": Item()}),
         files(LOCAL, {"var/lib/dpkg/info/libmpich12:amd64.list": Item()}),
+    ),
+    (
+        "M5",
+        "warn",
+        "/var/lib/dpkg/info/libopenmpi-dev.list",
+        files(LOCAL, {"var/lib/dpkg/info/libopenmpi-dev.list": Item()}),
+        files(LOCAL, {"var/lib/dpkg/info/libopenmpi3.list": Item()}),
     ),
     (
         "M6",
@@ -655,6 +734,32 @@ def test_a_fault_is_found_and_what_nearly_is_one_is_not(
 
     assert place in report(faulty)
     assert place not in report(sound)
+
+
+@pytest.mark.parametrize(
+    ("closed", "near"),
+    [
+        ("etc/gshadow-", "etc/ssl/gshadow"),
+        ("etc/.pwd.lock", "etc/.pwd.locks"),
+        ("etc/ssl/private/x", "etc/ssl/privacy"),
+        ("var/cache/ldconfig/aux-cache", "var/cache/ldconf"),
+        ("var/cache/apt/archives/lock", "var/cache/aptitude"),
+    ],
+)
+def test_what_is_closed_in_every_distribution_is_no_finding(
+    tmp_path: Path, closed: str, near: str
+) -> None:
+    report = examined(tmp_path, {closed: Item(mode=0o600), near: Item(mode=0o600)})
+    assert where(report, "F1") == [f"/{near}"]
+
+
+def test_what_runs_on_another_architecture_too(tmp_path: Path) -> None:
+    """A4: 32-bit programs; each machine runs its own family's."""
+    programs = {"usr/bin/arm": binary(elf(machine=40)), "usr/bin/x86": binary(elf(machine=3))}
+    examined(tmp_path, programs)
+    for platform, other in (("linux/arm64", "/usr/bin/x86"), ("linux/amd64", "/usr/bin/arm")):
+        report = portability.examine(tmp_path / "image.tar", platform=platform)
+        assert [path for path in where(report, "A4", "error") if "/" in path] == [other]
 
 
 @pytest.mark.parametrize(
