@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from lading import locks
+from lading.checks import portability
 from lading.errors import LadingError
 from lading.locks import Header
 from lading.net.configured import Indexes
@@ -24,7 +25,7 @@ from tests.bench.__main__ import LONG, PARTS, arguments
 from tests.bench.clock import Timed
 from tests.bench.figures import Figure, Goal, Samples
 from tests.bench.lesson import dockerfile
-from tests.bench.parts import mpi
+from tests.bench.parts import checks, mpi
 from tests.bench.parts.build import was_cached
 from tests.bench.parts.lock import hashing
 from tests.bench.wire import counting, requests_in
@@ -325,6 +326,15 @@ def test_a_build_is_cold_when_no_run_step_was_cached() -> None:
     assert not was_cached(log)
     assert was_cached(f"{log}#5 CACHED\n")
     assert was_cached("STEP 3/9: RUN x\n--> Using cache 47a2\n")
+
+
+def test_the_image_of_many_files_is_one_that_is_checked(tmp_path: Path) -> None:
+    """And its files are such as are looked into."""
+    report = portability.examine(checks.image_of(tmp_path, 40), platform="linux/amd64")
+    assert (report.errors, report.facts["python"]) == ((), "3.13")
+    assert report.facts["paths"] > 40
+    assert not [finding for finding in report.findings if finding.id in ("F10", "F11")]
+    assert [path.name for path in tmp_path.iterdir()] == ["many.tar"]
 
 
 # -- requests -------------------------------------------------------------------------------
