@@ -4,6 +4,10 @@ They read the bytes that will ship, and need no engine: headers, configuration, 
 some files; nothing is unpacked. Which checks there are, and why, stands with each of them: A* in
 `archives` and `machine`, E* and C* in `configuration`, F* in `tree`, `loader`, `bytecode` and
 `view`, M* in `mpi`.
+
+What is the same under both is none of theirs. Fonts: an image has those it has, and is without
+them under Docker, too (dariober/cnv_facets#38); that caches of them can't be written is E8 and E9.
+Files over 8 GiB: tar has a size for them, and squashfs takes them.
 """
 
 from __future__ import annotations
