@@ -15,6 +15,7 @@ import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from shutil import which
 from typing import Any, Literal
@@ -340,6 +341,22 @@ def test_a_file_of_more_than_8_gib_is_as_good_as_any(tmp_path: Path, form: Liter
     assert where(report, "F1", "error") == ["/opt/large", "/opt/z"]
 
 
+def test_a_large_layer_is_not_hashed_for_nobody(tmp_path: Path) -> None:
+    """After Ctrl-C, for one: the disk would be read for minutes."""
+    outer, image = tarfile.TarInfo("l.tar"), tmp_path / "image.tar"
+    outer.size = 12 << 30
+    config = config_of(b"")
+    manifest = manifest_of({"Config": "c.json", "Layers": ["l.tar"]})
+    with image.open("wb") as file:
+        file.write(outer.tobuf(tarfile.GNU_FORMAT))
+        file.seek(outer.size, os.SEEK_CUR)
+        file.write(tar_of([("c.json", config), ("manifest.json", manifest)]))
+    start = time.process_time()
+    with ExitStack() as stack:
+        assert archives.opened(image, PLATFORM, stack).layers
+    assert time.process_time() - start < 2
+
+
 def test_a_sparse_file_is_stepped_over(tmp_path: Path) -> None:
     block = bytearray(header(kind=b"S", size=b"%011o\0" % 512))
     block[482] = 1
@@ -641,11 +658,15 @@ def test_what_is_too_long_for_linux_is_not_followed(tmp_path: Path) -> None:
     layer: Layer = {
         f"{deep}/x": Item(),
         "l": link(deep),
-        f"l/{deep}/hosts": Item(),  # a path of 5,000 bytes, by way of a link
+        f"l/{deep}/hosts": Item(mode=0),  # a path of 5,000 bytes, by way of a link
         "m": link(f"l/{deep}"),
         "etc/hosts": link("../m/hosts"),
     }
-    assert where(made.examined(tmp_path, layer), "F4") == ["/etc/hosts"]
+    report = made.examined(tmp_path, layer)
+    assert (where(report, "F4"), where(report, "F1")) == (["/etc/hosts"], [])
+    whole = view.View([])
+    assert whole.find("/." * 2048) is not None
+    assert whole.find("/." * 2048 + "/") is None
     layer = {**layer, "m": link(deep), f"{deep}/hosts": Item()}
     assert where(made.examined(tmp_path, layer), "F4") == []
 

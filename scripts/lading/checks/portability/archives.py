@@ -111,10 +111,12 @@ def opened(path: Path, platform: str, stack: ExitStack, *, digests: bool = True)
     files, links = _members(whole)
     pool = stack.enter_context(ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)))
     stack.callback(pool.shutdown, cancel_futures=True)
+    hashes = _Hashes(pool)
+    stack.callback(hashes.stop)
     image = _Reading(
         files=files,
         links=links,
-        hashed=_Hashes(pool) if digests else None,
+        hashed=hashes if digests else None,
         stack=stack,
         spool=Spool(stack),
         platform=platform,
@@ -138,10 +140,15 @@ class _Hashes:
     def __init__(self, pool: ThreadPoolExecutor) -> None:
         self._pool = pool
         self._known: dict[Slice, Future[str]] = {}
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Nobody waits for them any more: a layer of gigabytes is not hashed to its end."""
+        self._stopped = True
 
     def of(self, content: Slice) -> Callable[[], str]:
         if content not in self._known:
-            self._known[content] = self._pool.submit(_sha256, content)
+            self._known[content] = self._pool.submit(self._sha256, content)
         return self._known[content].result
 
     def passing(self, pieces: Iterator[bytes], digest: Any) -> Iterator[bytes]:
@@ -155,20 +162,19 @@ class _Hashes:
         if last is not None:
             last.result()
 
-
-def _sha256(content: Slice) -> str:
-    # One buffer for all: a new one for each piece costs as much as the reading.
-    digest = hashlib.sha256()
-    buffer = memoryview(bytearray(min(_PIECE, content.size)))
-    at = 0
-    while at < content.size:
-        piece = buffer[: min(_PIECE, content.size - at)]
-        count = os.preadv(content.handle, [piece], content.base + at)
-        if not count:
-            raise DamagedError("it became shorter while it was read")
-        digest.update(piece[:count])
-        at += count
-    return digest.hexdigest()
+    def _sha256(self, content: Slice) -> str:
+        # One buffer for all: a new one for each piece costs as much as the reading.
+        digest = hashlib.sha256()
+        buffer = memoryview(bytearray(min(_PIECE, content.size)))
+        at = 0
+        while at < content.size and not self._stopped:
+            piece = buffer[: min(_PIECE, content.size - at)]
+            count = os.preadv(content.handle, [piece], content.base + at)
+            if not count:
+                raise DamagedError("it became shorter while it was read")
+            digest.update(piece[:count])
+            at += count
+        return digest.hexdigest()
 
 
 @dataclass(kw_only=True)
