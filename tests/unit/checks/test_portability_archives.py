@@ -24,6 +24,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lading.archive.tarfiles import DamagedError
 from lading.checks.__main__ import main
 from lading.checks.portability import (
     Report,
@@ -731,6 +732,25 @@ def steps(path: Path, *layers: Layer, env: Mapping[str, str] | None = None) -> i
     return sum(taken)
 
 
+def test_the_steps_of_the_view_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(view, "STEPS", 50)
+    around = view.Node("symlink")
+    around.target = "../0/" * 30
+    asked: list[tuple[str, Callable[[view.View], object]]] = [
+        ("link", lambda whole: whole.find("/link")),
+        ("names", lambda whole: whole.names("/")),
+        ("path", lambda whole: whole.find("/0/.." * 25)),
+    ]
+    for name, ask in asked:
+        whole = view.View([])
+        whole.put(whole.root, "link", around)
+        for number in range(10 if name != "names" else 60):
+            whole.put(whole.root, str(number), view.Node("folder"))
+        assert whole.find("/0") is not None
+        with pytest.raises(DamagedError, match="lead on and on"):
+            ask(whole)
+
+
 def test_what_is_included_again_is_not_read_again(tmp_path: Path) -> None:
     line = Item(data=b"include ld.so.conf.d/*\n")
     files = {f"etc/ld.so.conf.d/{i}": line for i in range(20)}
@@ -794,6 +814,7 @@ def test_scripts_that_activate_are_read_once_and_in_a_line(tmp_path: Path) -> No
     folder, env = "opt/conda/etc/conda/activate.d", {"PATH": "/opt/conda/bin:/opt/b/bin"}
     items = {**table.CONDA, "opt/b/conda-meta/history": Item(), "opt/b/etc": link("/opt/conda/etc")}
     items[f"{folder}/a.sh"] = Item(data=b"\n" * (1 << 16))
+    items |= {f"{folder}/{i}.sh": link("a.sh") for i in range(3000)}
     items[f"{folder}/b.sh"] = Item(data=b"if x; then\n\t export A=b\nfi\n\nexport\nB=c\n")
     start = time.process_time()
     report = made.examined(tmp_path, items, env=env)

@@ -52,7 +52,7 @@ def _packages(view: View, top: str, nested: set[str]) -> Iterator[_Folder]:
         return folder.path == top or not skipped(folder.path)
 
     def skipped(path: str) -> bool:
-        # What is installed in a package has a Python of its own.
+        # A folder of modules that lies in a package is looked into by itself.
         return path.rpartition("/")[2] in _SKIPPED or path in nested
 
     for path, node in view.walk(top, enter):
