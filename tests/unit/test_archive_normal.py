@@ -740,37 +740,44 @@ def test_a_base_at_hand_is_taken_if_it_is_the_one(tmp_path: Path, there: str) ->
     assert out.read_bytes() == exported(data, normal([BASE, more]))
 
 
+EXTENDED = tar({"usr/" + "d" * 150: None, "usr/" + "n" * 150: "x"}, mtime=5, pax_headers={"a": "b"})
+
+
 @pytest.mark.parametrize(
-    ("at", "why", "gone"),
+    ("base", "at", "why", "gone"),
     [
-        (BASE.index(b"as the base has it"), "has other content", ""),
-        (BASE.index(b"as the base has it"), "has other content", "var/log/dpkg.log"),
-        (BASE.index(b"as the base has it") + 100, "something between two files", ""),
-        (-600, "something behind its end", ""),
-        (10, "not one of tar's", ""),
+        (BASE, BASE.index(b"as the base has it"), "has other content", ""),
+        (BASE, BASE.index(b"as the base has it"), "has other content", "var/log/dpkg.log"),
+        (BASE, BASE.index(b"as the base has it") + 100, "something between two files", ""),
+        (BASE, -600, "something behind its end", ""),
+        (BASE, 10, "not one of tar's", ""),
+        (EXTENDED, EXTENDED.index(b"path=usr/d") + 50, "has other content", ""),
+        (EXTENDED, EXTENDED.index(b"path=usr/n") + 50, "has other content", ""),
+        (EXTENDED, EXTENDED.index(b" a=b") + 3, "has other content", ""),
+        (EXTENDED, EXTENDED.index(b" a=b") + 300, "has other content", ""),
     ],
 )
 def test_a_base_in_the_store_that_is_damaged_is_named(
-    tmp_path: Path, at: int, why: str, gone: str
+    tmp_path: Path, base: bytes, at: int, why: str, gone: str
 ) -> None:
-    """Also in a file that the image has no more."""
-    damaged = bytearray(BASE)
+    """Also in a file that the image has no more, and in what has no checksum of tar's."""
+    damaged = bytearray(base)
     damaged[at] ^= 1
-    (tmp_path / "1").write_bytes(BASE)
+    (tmp_path / "1").write_bytes(base)
     archive.write(
         tmp_path / "base", {"os": "linux", "architecture": "amd64"}, [tmp_path / "1"], "b:1"
     )
-    stored = (tmp_path / "base").read_bytes().replace(BASE, bytes(damaged))
+    stored = (tmp_path / "base").read_bytes().replace(base, bytes(damaged))
     (tmp_path / "base").write_bytes(stored)
-    files = without(BASE, gone) if gone else BASE
+    files = without(base, gone) if gone else base
     with pytest.raises(LadingError, match=r"the base in the store is damaged: .*/base") as refused:
         archive.export(
             asked_for_nothing(),
             tmp_path / "x.tar",
             name=NAME,
             platform=PLATFORM,
-            normal=normal([BASE], archive=tmp_path / "base"),
-            merged=archive.Merged(files=iter([files]), settings=described([BASE])),
+            normal=normal([base], archive=tmp_path / "base"),
+            merged=archive.Merged(files=iter([files]), settings=described([base])),
         )
     assert why in refused.value.why
     assert not (tmp_path / "x.tar").exists()

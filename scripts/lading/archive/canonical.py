@@ -23,6 +23,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
+from threading import Event
 from typing import Any, BinaryIO
 
 from lading.archive.arriving import lacking, merged_tree
@@ -193,20 +194,22 @@ def _merged(
     base: tuple[SavedLayer, ...],
 ) -> Archive:
     """The base's layers are written while the engine still sends the files. Where it sends all of
-    theirs, too, they need not be hashed.
+    theirs, too, they need not be hashed, unless a header is extended: nothing else would tell
+    that such a name or time is as it was.
     """
     _refuse_other(settings, normal)
+    extended = Event()
     with ThreadPoolExecutor(1) as ahead:
-        trees = ahead.submit(base_tree, base, strict=True)
+        trees = ahead.submit(base_tree, base, strict=True, extends=extended.set)
         written = ahead.submit(_write, writer, base)
         stream.begin()
         with _believed(normal):
             below = trees.result()
         tree = merged_tree(stream, below, file)
         written.result()
-    sound = len(base) == 1 and all(map(is_handed_in, lacking(tree, below)))
+    shown = len(base) == 1 and all(map(is_handed_in, lacking(tree, below)))
     made = _upon(writer, base, plan(settings, normal, below, tree), settings, name, normal)
-    if not sound:
+    if extended.is_set() or not shown:
         with _believed(normal):
             for layer in base:
                 layer.verify()

@@ -66,12 +66,15 @@ class Entry:
         return os.pread(self.content.handle, self.size, self.offset) if self.content else b""
 
 
-def entries(content: Content, *, strict: bool = False) -> Iterator[Entry]:
+def entries(
+    content: Content, *, strict: bool = False, extends: Callable[[], None] = lambda: None
+) -> Iterator[Entry]:
     """The entries of an uncompressed layer, in its order; only headers are read.
 
     The root folder is none. Raises `DamagedError` for what is not a layer's tar; with `strict`,
     also where what fills up files' blocks, or the end, is not zeros: headers have checksums, so
-    that then only the contents are left to be looked at.
+    that then only the contents are left to be looked at, and what extends a header. Of each of
+    those `extends` is told.
     """
     at, end, filled = content.offset, content.offset + content.size, 0
 
@@ -83,7 +86,7 @@ def entries(content: Content, *, strict: bool = False) -> Iterator[Entry]:
         data, at, filled = data[filled:], at + filled + size, 0
         return data
 
-    for block, size, extended in headers(read):
+    for block, size, extended in headers(read, extends):
         entry = entry_of(block, size, extended, content, at)
         if entry.path:
             yield entry
@@ -96,10 +99,13 @@ def entries(content: Content, *, strict: bool = False) -> Iterator[Entry]:
             raise DamagedError("a layer has something behind its end")
 
 
-def headers(read: Callable[[int], bytes]) -> Iterator[tuple[bytes, int, dict[str, bytes]]]:
+def headers(
+    read: Callable[[int], bytes], extends: Callable[[], None] = lambda: None
+) -> Iterator[tuple[bytes, int, dict[str, bytes]]]:
     """Each entry's header, the size that it claims, and what extends it.
 
-    `read` gives as many bytes as are asked for, or fewer, where there are no more.
+    `read` gives as many bytes as are asked for, or fewer, where there are no more. `extends` is
+    told of each header that extends others: its data has no checksum.
     """
     extended: dict[str, bytes] = {}
     while block := read(BLOCK):
@@ -117,6 +123,7 @@ def headers(read: Callable[[int], bytes]) -> Iterator[tuple[bytes, int, dict[str
             continue
         if size > _EXTENDED_LIMIT:
             raise DamagedError(f"an extended header claims {size} bytes")
+        extends()
         data = read(size)
         if len(data) < size:
             raise DamagedError("a layer ends within an extended header")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import posixpath
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -75,13 +75,18 @@ _CONFIG = {
 _FOREIGN_LABELS = ("io.buildah.version",)
 
 
-def base_tree(layers: Sequence[SavedLayer], *, strict: bool = False) -> Tree:
-    """The base's files. Raises `DamagedError` for a layer that isn't sound (`strict`: see
-    `entries`).
+def base_tree(
+    layers: Sequence[SavedLayer],
+    *,
+    strict: bool = False,
+    extends: Callable[[], None] = lambda: None,
+) -> Tree:
+    """The base's files. Raises `DamagedError` for a layer that isn't sound (`strict` and
+    `extends`: see `entries`).
     """
     base: Tree = {}
     for layer in layers:
-        apply(base, entries(layer.content, strict=strict))
+        apply(base, entries(layer.content, strict=strict, extends=extends))
     complete(base, 0)
     return base
 
