@@ -37,8 +37,10 @@ _KINDS: Mapping[bytes, Kind] = {
 _TYPES: Mapping[Kind, bytes] = {kind: flag for flag, kind in reversed(list(_KINDS.items()))}
 _XATTR = "SCHILY.xattr."
 _EXTENDED_LIMIT = 1 << 20
-_OF_THE_HOST = ("security.selinux", "trusted.overlay.", "user.overlay.")
-"""Extended attributes that say where a layer was made."""
+_KEPT = "security.capability"
+"""The one extended attribute that every engine takes out of a container, and puts into one; all
+others are shown by some, or say where a layer was made.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -180,8 +182,8 @@ def room(entry: Entry) -> int:
 
 
 def without_host(entry: Entry) -> Entry:
-    """The entry without the extended attributes that its file system's host gave it."""
-    kept = tuple(x for x in entry.xattrs if not x[0].startswith(_OF_THE_HOST))
+    """The entry without the extended attributes that not every engine shows."""
+    kept = tuple(x for x in entry.xattrs if x[0] == _KEPT)
     return entry if kept == entry.xattrs else replace(entry, xattrs=kept)
 
 

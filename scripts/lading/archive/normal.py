@@ -86,7 +86,8 @@ def base_tree(
     """
     base: Tree = {}
     for layer in layers:
-        apply(base, entries(layer.content, strict=strict, extends=extends))
+        found = entries(layer.content, strict=strict, extends=extends)
+        apply(base, map(without_host, found))
     complete(base, 0)
     return base
 
@@ -100,7 +101,7 @@ def layered(base: Tree, layers: Sequence[SavedLayer]) -> Tree:
     """The files of an image, of which the base's are known. Raises `DamagedError` likewise."""
     tree = dict(base)
     for layer in layers:
-        apply(tree, (without_host(entry) for entry in entries(layer.content)))
+        apply(tree, map(without_host, entries(layer.content)))
     return tree
 
 
