@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -13,7 +12,7 @@ from lading.layers import apt_section
 from lading.layers.apt_section import AptSection
 from lading.schema.nodes import Node
 from lading.schema.problems import Place, RejectedError, quoted
-from lading.schema.scalars import CONTROL, ProjectPath, Reference, Text
+from lading.schema.scalars import CONTROL, ProjectPath, Reference, Text, Words
 from lading.schema.shapes import Field, Kind, List, Map, Record
 from lading.schema.variants import KEY as MATRIX
 from lading.schema.variants import MatrixKind
@@ -90,20 +89,8 @@ class Url(Text, frozen=True, kw_only=True):
         return text
 
 
-class Options(Text, frozen=True, kw_only=True):
-    """Options of a program, whose quotes close."""
-
-    def parse(self, node: Node, place: Place) -> str:
-        text = super().parse(node, place)
-        try:
-            shlex.split(text)
-        except ValueError:
-            raise place.rejected(f"{quoted(text)}: a quote does not close") from None
-        return text
-
-
 # BuildKit takes no line of 64 KiB and more, and a character can become two.
-_OPTIONS = Options(
+_OPTIONS = Words(
     pattern=rf"[^{CONTROL}]*",
     longest=30_000,
     folded=True,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import stat
 from collections.abc import Mapping
 from datetime import date
@@ -62,6 +63,19 @@ class Text(Struct, frozen=True, kw_only=True):
         if self.refused:
             made["not"] = {"enum": sorted(self.refused)}
         return made
+
+
+class Words(Text, frozen=True, kw_only=True):
+    """Words as a shell takes them, whose quotes close."""
+
+    def parse(self, node: Node, place: Place) -> str:
+        text = super().parse(node, place)
+        try:
+            shlex.split(text)
+        except ValueError:
+            wrong = "it ends in a backslash" if text.endswith("\\") else "a quote does not close"
+            raise place.rejected(f"{quoted(text)}: {wrong}") from None
+        return text
 
 
 class Reference(Struct, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from lading.schema.scalars import CONTROL, Text
+from lading.schema.scalars import CONTROL, Text, Words
 from lading.schema.shapes import Field, Record
 
 
@@ -23,7 +23,7 @@ SECTION = Record(
     expected="a mapping with the keys 'command' and 'compression'",
     fields={
         "command": Field(
-            kind=Text(
+            kind=Words(
                 pattern=rf"(?=.*\S)[^{CONTROL}]+",
                 longest=4096,
                 expected="a program, as /opt/apptainer/bin/apptainer",
