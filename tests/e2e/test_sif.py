@@ -50,7 +50,7 @@ def test_astropy(
     # Again, nothing happens, without any Apptainer and without any engine.
     assert "nothing to do" in on_docker.done("sif:astropy", DOCKER_HOST=NOWHERE)
 
-    # From the same archive in another folder, under another umask, clock and locale: the same.
+    # From the same archive in another folder, under another umask, time zone and locale: the same.
     other = Copy(root=copied(tmp_path / "other place"), environ=on_docker.environ)
     for name in ("locks", "dist"):
         shutil.copytree(on_docker.root / name, other.root / name, dirs_exist_ok=True)

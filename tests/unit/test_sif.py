@@ -26,7 +26,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from lading import files
+from lading import archive, files
 from lading.errors import DeclarationError, EnvironmentProblem, LadingError
 from lading.project import load
 from lading.sif import header, inside, layout, making, programs, sandbox, squashfs, workplace
@@ -195,6 +195,9 @@ def test_the_compression(compression: str, options: list[str]) -> None:
         ("{compression: zstd:22}", SifSection(compression="zstd:22")),
         ("{compression: lz4}", SifSection(compression="lz4")),
         ("{command: /opt/a/bin/apptainer}", SifSection(command="/opt/a/bin/apptainer")),
+        ("{command: /opt/it's/apptainer}", "/opt/it's/apptainer': a quote does not close"),
+        (r"{command: /opt/it\'s/apptainer}", SifSection(command=r"/opt/it\'s/apptainer")),
+        (r"{command: apptainer\}", r"apptainer\': it ends in a backslash"),
         ("{compression: zstd:23}", "expected gzip, zstd, lz4 or xz"),
         ("{compression: zstd:0}", "expected gzip, zstd, lz4 or xz"),
         ("{compression: xz:3}", "expected gzip, zstd, lz4 or xz"),
@@ -234,6 +237,26 @@ def test_the_layout(order: Order, tmp_path: Path) -> None:
     assert [layer["digest"] for layer in manifest["layers"]] == settings["rootfs"]["diff_ids"]
     for layer in manifest["layers"]:
         assert (out / "blobs/sha256" / layer["digest"][7:]).stat().st_size == layer["size"]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        (".singularity.d", tarfile.SYMTYPE),
+        ("./.singularity.d/test", tarfile.SYMTYPE),
+        (".singularity.d/env/10-docker.sh", tarfile.LNKTYPE),
+        (".singularity.d/runscript", tarfile.FIFOTYPE),
+    ],
+)
+def test_what_leads_apptainer_out_of_its_folder(tmp_path: Path, name: str, kind: bytes) -> None:
+    """It opens what it writes by name, before anything can be mended."""
+    path, layer = tmp_path / "x.tar", tmp_path / "layer"
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, "etc/passwd"
+    layer.write_bytes(info.tobuf() + bytes(1024))
+    archive.write(path, {"os": "linux", "architecture": "amd64"}, [layer], "x:1")
+    with pytest.raises(LadingError, match=r"where Apptainer's files are: /\.singularity\.d"):
+        layout.write(path, tmp_path / "out", lambda _: None)
 
 
 GOOD = tiny_archive({})
@@ -323,14 +346,64 @@ def test_only_what_apptainer_wrote_gets_a_new_time(tmp_path: Path) -> None:
     for name in ("old/module.py", "old/link"):
         os.utime(tmp_path / name, (1000, 1000), follow_symlinks=False)
     (tmp_path / "link").symlink_to("nowhere")
+    (tmp_path / "later").write_text("")  # than now, by a clock that is behind
+    os.utime(tmp_path / "later", (1 << 33, 1 << 33))
     os.utime(tmp_path / "old", (1000, 1000))
-    sandbox.set_times(str(tmp_path), 2000, 777)
+    sandbox.set_times(str(tmp_path), 2000 * 10**9, sandbox.clock(tmp_path), 777)
 
     def time_of(name: str) -> int:
         return int((tmp_path / name).lstat().st_mtime)
 
     assert [time_of(name) for name in (".", "old/new", "link")] == [777] * 3
     assert [time_of(name) for name in ("old", "old/module.py", "old/link")] == [1000] * 3
+    assert time_of("later") == 1 << 33
+
+
+def test_the_clock_of_files(tmp_path: Path) -> None:
+    """Whatever is written later has this time or a later one."""
+    before = sandbox.clock(tmp_path)
+    (tmp_path / "file").write_text("")
+    assert before <= (tmp_path / "file").stat().st_mtime_ns <= sandbox.clock(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.fixture
+def unpacked(tmp_path: Path) -> Path:
+    """A folder as Apptainer leaves it."""
+    root = tmp_path / "root"
+    fake_apptainer.unpack(root)
+    return root
+
+
+def mended(root: Path) -> None:
+    sandbox.mend(root, name="x", epoch=1, added={}, commands=["echo é"], since=0)
+
+
+def test_what_is_a_link_is_not_written_through(unpacked: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    for name in ("test", "Singularity"):
+        mine.write_text("as it was")
+        mine.chmod(0o600)
+        (unpacked / sandbox.OWN / name).unlink(missing_ok=True)
+        (unpacked / sandbox.OWN / name).symlink_to(mine)
+        mended(unpacked)
+        assert (mine.read_text(), mine.stat().st_mode & 0o777) == ("as it was", 0o600)
+        assert (unpacked / sandbox.OWN / name).is_file()
+
+
+def test_it_is_mended_in_utf_8(unpacked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the locale is of who makes it; what is not even that is shown as far as it is."""
+    monkeypatch.setattr(io, "text_encoding", lambda encoding, level=2: encoding or "latin-1")
+    own = unpacked / sandbox.OWN
+    (own / "labels.json").write_bytes('{"a":"é"}'.encode() + b"\n")
+    (own / "env" / os.fsdecode(b"10-docker-\xff.sh")).write_bytes(b"A=\xff")
+    mended(unpacked)
+    assert '"a": "é"'.encode() in (own / "labels.json").read_bytes()
+    assert "echo é".encode() in (own / "test").read_bytes()
+    shown = json.loads(sandbox.metadata(unpacked))["data"]["attributes"]
+    assert shown["labels"]["a"] == "é"
+    assert "echo é" in shown["test"]
+    assert shown["environment"]["/.singularity.d/env/10-docker-\ufffd.sh"] == "A=\ufffd"
 
 
 # -- the header -----------------------------------------------------------------------------

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -131,7 +130,7 @@ def assemble(
 ) -> tuple[tuple[str, ...], str]:
     """Makes the SIF `out`, untested; returns its tests, and its label python.packages."""
     show("laying out the archive")
-    since = time.time() - 2  # the kernel's clock for files is a little behind
+    since = sandbox.clock(folder)
     settings = layout.write(order.archive, folder / "layout", lambda _: None)
     root = folder / "root"
     _built(

@@ -1,6 +1,7 @@
 """What Apptainer wrote into the unpacked image, mended: labels, tests, and nothing of the clock.
 
-Its own files lie in /.singularity.d. `inspect` reads them from a JSON object of the SIF.
+Its own files lie in /.singularity.d. `inspect` reads them from a JSON object of the SIF. They are
+UTF-8, whatever the locale is here.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -66,38 +68,51 @@ def mend(
     epoch: int,
     added: Mapping[str, str],
     commands: Sequence[str],
-    since: float,
+    since: int,
 ) -> None:
     """Writes labels, definition file and tests, and sets the times of all that Apptainer wrote.
 
-    That is what has been changed `since` (seconds since 1970): it gets `epoch`. All else keeps the
-    archive's own time, by which Python knows whether its bytecode is still good.
+    That is what has been changed `since` (as `clock` said) and until now: it gets `epoch`. All
+    else keeps the archive's own time, by which Python knows whether its bytecode is still good,
+    also where that is later than now: the clock here may be wrong.
     """
     own = root / OWN
     path = own / "labels.json"
-    found = json.loads(path.read_text())
-    made = labels(found, added, name, epoch)
+    made = labels(json.loads(_text(path)), added, name, epoch)
     _write(path, json.dumps(made, indent=1, sort_keys=True, ensure_ascii=False) + "\n", 0o644)
     _write(own / "Singularity", deffile(name), 0o644)
     if commands:
         _write(own / "test", test_script(commands), 0o755)
-    set_times(str(root), since, epoch)
+    set_times(str(root), since, clock(root.parent), epoch)
+
+
+def clock(folder: Path) -> int:
+    """What a file gets for its mtime that is written in a folder now, in nanoseconds since 1970.
+
+    The clock that programs are told may be ahead of it, or a file server's another one.
+    """
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return os.fstat(file.fileno()).st_mtime_ns
 
 
 def _write(path: Path, text: str, mode: int) -> None:
-    path.write_text(text)
+    path.unlink(missing_ok=True)  # where it is a link, what that leads to stays as it is
+    with path.open("xb") as file:
+        file.write(text.encode())
     path.chmod(mode)
 
 
-def set_times(root: str, since: float, epoch: int) -> None:
-    """Gives everything at or below `root` that has been changed `since` the time `epoch`."""
+def set_times(root: str, since: int, until: int, epoch: int) -> None:
+    """Gives everything at or below `root` that was changed between two times (of `clock`) the time
+    `epoch` (seconds).
+    """
     folders = [root]
-    if os.lstat(root).st_mtime >= since:
+    if since <= os.lstat(root).st_mtime_ns <= until:
         os.utime(root, (epoch, epoch))
     while folders:
         with os.scandir(folders.pop()) as entries:
             for entry in entries:
-                if entry.stat(follow_symlinks=False).st_mtime >= since:
+                if since <= entry.stat(follow_symlinks=False).st_mtime_ns <= until:
                     os.utime(entry.path, (epoch, epoch), follow_symlinks=False)
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(entry.path)
@@ -108,11 +123,11 @@ def metadata(root: Path) -> bytes:
     own = root / OWN
     attributes: dict[str, Any] = {
         "environment": {
-            f"/{OWN}/env/{path.name}": _text(path)
+            f"/{OWN}/env/{_utf8(os.fsencode(path.name))}": _text(path)
             for pattern in ("10-docker*.sh", "9*-environment.sh")
             for path in sorted((own / "env").glob(pattern))
         },
-        "labels": json.loads((own / "labels.json").read_text()),
+        "labels": json.loads(_text(own / "labels.json")),
     }
     for key, file in (
         ("runscript", "runscript"),
@@ -126,4 +141,8 @@ def metadata(root: Path) -> bytes:
 
 
 def _text(path: Path) -> str:
-    return path.read_text(errors="replace").rstrip("\n")
+    return _utf8(path.read_bytes()).rstrip("\n")
+
+
+def _utf8(data: bytes) -> str:
+    return data.decode("utf-8", "replace")

@@ -29,7 +29,7 @@ def current(state: State, image: Image) -> bool:
     if not state.archived(image):
         return False
     try:
-        found = json.loads(record(state, image).read_text())
+        found = json.loads(record(state, image).read_bytes())
         there = path(state, image).stat().st_size
         return bool(found["inputs"] == _inputs(state, image) and found["size"] == there)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -47,7 +47,7 @@ def record(state: State, image: Image) -> Path:
 
 
 def _archive(state: State, image: Image) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(state.record(image).read_text())
+    found: dict[str, Any] = json.loads(state.record(image).read_bytes())
     return found
 
 
