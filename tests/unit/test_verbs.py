@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import subprocess
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from lading.requirements import Pin
 from lading.store import Store
 from lading.verbs import base as base_verb
 from lading.verbs import lock as lock_verb
+from tests.support import projects
 from tests.support.index import Index, only_loopback
 from tests.support.projects import DAY, FACTS, Trial, run_doit
 
@@ -285,6 +288,33 @@ def test_a_test_that_fails_is_shown_and_nothing_is_archived(trial: Trial, capsys
     assert "it printed nothing" in capsys.readouterr().out
     trial.engine.results = [RunResult(code=0, output="")]
     assert trial.doit("archive:one") == 0
+
+
+def test_what_would_not_work_under_apptainer_is_archived_only_where_it_is_allowed(
+    trial: Trial, capsys: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tarfile.TarInfo("opt/tool")
+    own.mode = 0o600
+    layers = {**projects.TINY_LAYERS, "own.tar": own.tobuf() + bytes(1024)}
+    ids = tuple(f"sha256:{hashlib.sha256(data).hexdigest()}" for data in layers.values())
+    monkeypatch.setattr(projects, "TINY_LAYERS", layers)
+    monkeypatch.setattr(projects, "TINY_IDS", ids)
+    assert trial.doit("archive:two") == 1
+    said = capsys.readouterr().out
+    assert "two would not work under Apptainer: 1 error, above" in said
+    assert not list(trial.root.glob("dist/*"))
+
+    report = trial.root / "build/two/check.json"
+    assert json.loads(report.read_text())["passed"] is False
+    allowed = "    allow: {F1:/opt/tool: nobody runs it}\n    files:"
+    edit(trial, "project.yaml", "    files:", allowed)
+    assert trial.doit("archive:two") == 0
+    assert "nobody runs it" in capsys.readouterr().out
+    assert (trial.root / "dist/two.tar").exists()
+    found = json.loads(report.read_text())
+    assert found["passed"] is True
+    errors = [one for one in found["portability"]["findings"] if one["level"] == "error"]
+    assert [(one["id"], one["allowed"]) for one in errors] == [("F1", "nobody runs it")]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"key": 1}', "\xff"])
