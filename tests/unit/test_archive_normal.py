@@ -10,7 +10,7 @@ import random
 import tarfile
 import tempfile
 import tracemalloc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -859,23 +859,33 @@ def test_what_two_contents_have_in_common(tmp_path: Path, size: int) -> None:
                 assert known == size or body != whole
 
 
+@pytest.mark.parametrize("road", ["layers", "files"])
 def test_memory_grows_with_the_number_of_files_a_little_and_not_with_their_size(
-    tmp_path: Path,
+    tmp_path: Path, road: str
 ) -> None:
     """2 kB for each file, as promised, whatever is in it: 100 MB are an image of 50,000 files."""
+    (tmp_path / "1").write_bytes(BASE)
+    config = {"os": "linux", "architecture": "amd64"}
+    archive.write(tmp_path / "base", config, [tmp_path / "1"], "b:1")
 
     def peak(count: int, size: int) -> int:
         files = {
             f"opt/venv/lib/python3.13/site-packages/p/m{n}.py": "x" * size for n in range(count)
         }
-        data = saved([BASE, tar(files)])
+        data = saved([BASE, tar(files)]) if road == "layers" else open_ended(BASE) + tar(files)
         del files
         pieces = [memoryview(data)[at : at + 32768].tobytes() for at in range(0, len(data), 32768)]
         del data
+        chunks: Iterable[bytes] = pieces
+        how, merged = normal([BASE]), None
+        if road == "files":
+            how = normal([BASE], archive=tmp_path / "base")
+            merged = archive.Merged(files=iter(pieces), settings=described([BASE]))
+            chunks = asked_for_nothing()
+        out = tmp_path / "x.tar"
         tracemalloc.start()
         try:
-            out = tmp_path / "x.tar"
-            archive.export(pieces, out, name=NAME, platform=PLATFORM, normal=normal([BASE]))
+            archive.export(chunks, out, name=NAME, platform=PLATFORM, normal=how, merged=merged)
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
