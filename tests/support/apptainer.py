@@ -61,6 +61,11 @@ class Apptainer:
     program: Path
     environ: Mapping[str, str]
 
+    @property
+    def path(self) -> str:
+        """A PATH with its own folder in front."""
+        return f"{self.program.parent}{os.pathsep}{os.environ['PATH']}"
+
     def run(self, *arguments: str, **environ: str) -> str:
         """Runs it; it has to succeed. What it printed on standard output."""
         finished = subprocess.run(

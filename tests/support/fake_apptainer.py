@@ -2,7 +2,8 @@
 
 `python fake_apptainer.py ARGUMENTS`. What it shall do is in a file "orders" beside it, a line each:
 "version TEXT" is what it calls itself; "fail VERB TEXT" and "kill VERB" end it there; "exec CODE"
-is how commands end whose text has "bad" in it; "unpacks" has it say that it can't mount a SIF.
+is how commands end whose text has "bad" in it; "unpacks" has it say that it can't mount a SIF;
+"has PATH" has it unpack one more folder.
 All that it is told goes into "calls", as JSON, a line each.
 """
 
@@ -40,6 +41,9 @@ def main(words: list[str]) -> int:
             os.kill(os.getpid(), signal.SIGKILL)
     if verb == "build" and words[-1] == "oci:layout":
         unpack(Path(words[-2]))
+        for order in orders:
+            if order.startswith("has "):
+                Path(words[-2], order.removeprefix("has ")).mkdir(parents=True)
     elif verb == "build":
         Path(words[-2]).mkdir()
     elif verb == "sif new":

@@ -27,11 +27,13 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from lading import archive, files
+from lading.checks.declared import Result
 from lading.errors import DeclarationError, EnvironmentProblem, LadingError
 from lading.project import load
 from lading.sif import header, inside, layout, making, programs, sandbox, squashfs, workplace
 from lading.sif.making import Made, Order, Ran
 from lading.sif.section import SifSection
+from lading.verbs import sif as sif_verb
 from tests.support import fake_apptainer
 from tests.support.fake_apptainer import DESCRIPTOR, HEADER
 from tests.support.projects import Trial, tiny_archive
@@ -329,12 +331,27 @@ def test_the_test_script(commands: list[str], code: int, printed: str) -> None:
     assert (ran.returncode, ran.stdout) == (code, printed)
 
 
-def test_two_ranks_say_hello(tmp_path: Path) -> None:
-    assert sandbox.tests(tmp_path, ["a"], "mpich") == ("a",)
-    (tmp_path / "opt/venv/lib/python3.9/site-packages/mpi4py").mkdir(parents=True)
-    assert sandbox.tests(tmp_path, ["a"], "mpich") == ("a", sandbox.HELLO)
-    assert sandbox.tests(tmp_path, ["a"], "") == ("a",)
-    assert sandbox.tests(tmp_path, [sandbox.HELLO], "mpich") == (sandbox.HELLO,)
+def test_two_ranks_say_hello() -> None:
+    hello = "mpiexec -n 2 python3 -m mpi4py.bench helloworld"
+    assert sandbox.tests(["a"], "python3") == ("a", hello)
+    assert sandbox.tests(["a"], "") == ("a",)
+    assert sandbox.tests([hello], "python3") == (hello,)
+
+
+@pytest.mark.parametrize(
+    ("folder", "python"),
+    [
+        ("opt/venv/lib/python3.9/site-packages", "python"),
+        ("opt/conda/lib/python3.12/site-packages", "python"),
+        ("usr/local/lib/python3.13/dist-packages", "python"),
+        ("usr/lib/python3/dist-packages", "python3"),
+        ("srv", ""),
+    ],
+)
+def test_where_mpi4py_is_looked_for(tmp_path: Path, folder: str, python: str) -> None:
+    """Whoever brought it: pip, conda, a base or apt."""
+    (tmp_path / folder / "mpi4py").mkdir(parents=True)
+    assert sandbox.with_mpi4py(tmp_path) == python
 
 
 def test_only_what_apptainer_wrote_gets_a_new_time(tmp_path: Path) -> None:
@@ -712,6 +729,35 @@ def test_the_swap_is_asked_for(fake: Fake, tmp_path: Path) -> None:
     assert told["APPTAINERENV_LD_LIBRARY_PATH"] == "/host/mpi/lib"
 
 
+def test_a_hosts_mpi_that_does_not_take_over_in_the_sif() -> None:
+    result = Result(command="whose MPI answers: 4.3.2", code=1, output="MPICH 4.0.2", seconds=1)
+    with pytest.raises(LadingError, match="with a host's MPI: whose MPI answers") as caught:
+        making._test("one", [(making.SWAPPED, result)], lambda _: None)
+    assert caught.value.why == "MPICH 4.0.2"
+    assert "`doit check` says of the image's MPI" in caught.value.do
+
+
+@pytest.mark.parametrize(
+    ("library", "mapped", "code"),
+    [
+        ("MPICH Version: 4.3.2", "/host/mpi/lib/libmpi.so.12", 0),
+        ("MPICH Version: 4.0.2", "/host/mpi/lib/libmpi.so.12", 1),
+        ("MPICH Version: 4.3.2", "/usr/lib/libmpi.so.12", 1),
+        ("MPICH Version: 4.3.2", "/usr/lib/libc.so.6", 0),
+    ],
+)
+def test_whose_mpi_answers(
+    monkeypatch: pytest.MonkeyPatch, library: str, mapped: str, code: int
+) -> None:
+    module = SimpleNamespace(MPI=SimpleNamespace(Get_library_version=lambda: f"{library}\nmore"))
+    monkeypatch.setitem(sys.modules, "mpi4py", module)
+    monkeypatch.setattr(sys, "argv", ["-c", "4.3.2"])
+    lines = f"7f00-7f01 r-xp 00000000 08:01 42    {mapped}\n7f01-7f02 rw-p 0 0 0\n"
+    with pytest.raises(SystemExit) as ended:
+        exec(making.WHO, {"open": lambda _: io.StringIO(lines)})
+    assert int(ended.value.code or 0) == code
+
+
 # -- doit sif -------------------------------------------------------------------------------
 
 
@@ -795,6 +841,43 @@ def test_without_apptainer(trial: Trial, tmp_path: Path, capfd: pytest.CaptureFi
     assert "scp dist/one.tar cluster:" in said
     assert "apptainer build one.sif docker-archive:one.tar" in said
     assert (trial.root / "dist/one.tar").is_file()
+
+
+def test_doit_sif_with_a_hosts_mpi(
+    trial: Trial, fake: Fake, capsys: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stand-in is of another version than the MPI that check found, for the base's glibc."""
+    from lading.checks import mpi
+
+    asked: list[tuple[str, str]] = []
+
+    def find(version: str, glibc: str) -> mpi.HostMpi:
+        asked.append((version, glibc))
+        return mpi.HostMpi(flavour="mpich", version="4.3.2", glibc="2.28", folder=fake.folder)
+
+    found = {"flavour": "mpich", "mpi": "MPICH 4.0.2", "abi": "MPICH", "soname": "libmpi.so.12"}
+    found |= {"library": "/usr/lib/libmpi.so.12", "glibc": "2.41", "host": ""}
+    report = mpi.MpiReport(**found, outcomes=(), swaps=())
+    monkeypatch.setattr(mpi, "finder", lambda *_: find)
+    monkeypatch.setattr(mpi, "run", lambda *_: report)
+    yaml = trial.root / "project.yaml"
+    more = '    mpi: mpich\n    allow: {"M2:libmpi.so.12": there is none}\n    test:'
+    yaml.write_text(yaml.read_text().replace("    test:", more))
+    fake.orders("has opt/conda/lib/python3.12/site-packages/mpi4py")
+    assert trial.doit("sif:one") == 0
+    said = capsys.readouterr().out
+    assert asked == [("4.0.2", "2.41")]
+    assert "one, with a host's MPI: whose MPI answers: 4.3.2" in said
+    record = json.loads((trial.root / "dist/one.sif.json").read_text())
+    assert record["tests"][-1]["how"] == making.SWAPPED
+    words, told, _ = fake.calls[-1]
+    assert words[-4:] == ["python", "-c", making.WHO, "4.3.2"]
+    assert f"{fake.folder}:/host/mpi:ro" in words
+    assert told["APPTAINERENV_LD_LIBRARY_PATH"] == "/host/mpi/lib"
+
+    state = trial.state()
+    assert sif_verb._host(state, state.project.images["one"], False) is None
+    assert len(asked) == 1
 
 
 def test_clean(trial: Trial) -> None:

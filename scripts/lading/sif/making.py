@@ -54,7 +54,6 @@ class Order(Struct, frozen=True, kw_only=True):
     mpi: str
     compression: str
     sbom: bytes
-    host: Host | None = None
 
 
 class Host(Struct, frozen=True, kw_only=True):
@@ -91,13 +90,14 @@ def make(
     show: Callable[[str], None] = lambda _: None,
     told: Callable[[Ran], None] = lambda _: None,
     replacing: Callable[[], None] = lambda: None,
+    host: Callable[[bool], Host | None] = lambda _: None,
 ) -> Made:
     """Makes the SIF beside its name, tests it, and gives it its name if it passes.
 
     `show` is called with what is going on, `told` with each test's result, `replacing` just before
-    `out` is replaced. Raises `LadingError` for a test that fails, or an Apptainer that does;
-    `EnvironmentProblem` for a full disk or a machine that lets no container run. Then there is no
-    `out`, or the old one.
+    `out` is replaced; `host`, for an image with MPI, with whether it has mpi4py. Raises
+    `LadingError` for a test that fails, or an Apptainer that does; `EnvironmentProblem` for a full
+    disk or a machine that lets no container run. Then there is no `out`, or the old one.
     """
     order, out = replace(order, archive=order.archive.absolute()), out.absolute()
     needed = round(order.size * ROOM) + (64 << 20)
@@ -107,10 +107,11 @@ def make(
         _part(out) as part,
         disk_errors(folder),
     ):
-        commands, packages = assemble(program, mksquashfs, order, folder, part, show)
+        commands, packages, python = assemble(program, mksquashfs, order, folder, part, show)
         show("testing")
         opened = inside.opened(program, part, folder)
-        results = _results(opened, commands, packages, order.host)
+        stand_in = host(bool(python)) if order.mpi else None
+        results = _results(opened, commands, packages, python, stand_in)
         tests = _test(order.name, results, told)
         made = Made(sha256=sha256_of(part), size=part.stat().st_size, tests=tests)
         with disk_errors(out), part.open("rb") as file:
@@ -127,8 +128,10 @@ def assemble(
     folder: Path,
     out: Path,
     show: Callable[[str], None],
-) -> tuple[tuple[str, ...], str]:
-    """Makes the SIF `out`, untested; returns its tests, and its label python.packages."""
+) -> tuple[tuple[str, ...], str, str]:
+    """Makes the SIF `out`, untested; returns its tests, its label python.packages, and, of an image
+    with MPI, what the Python is called that has mpi4py.
+    """
     show("laying out the archive")
     since = sandbox.clock(folder)
     settings = layout.write(order.archive, folder / "layout", lambda _: None)
@@ -145,7 +148,8 @@ def assemble(
     )
     workplace.remove(folder / "layout")
     show("packing the file system")
-    commands = sandbox.tests(root, order.tests, order.mpi)
+    python = sandbox.with_mpi4py(root) if order.mpi else ""
+    commands = sandbox.tests(order.tests, python)
     sandbox.mend(
         root,
         name=order.name,
@@ -169,7 +173,7 @@ def assemble(
     packed.unlink()
     header.normalise(out, header.identity(order.sha256), order.epoch, sboms=(SBOM,))
     labels = (settings.get("config") or {}).get("Labels") or {}
-    return commands, labels.get("python.packages", "")
+    return commands, labels.get("python.packages", ""), python
 
 
 def _assembled(
@@ -266,7 +270,7 @@ _SEE = {
 
 
 def _results(
-    opened: Inside, commands: Sequence[str], packages: str, host: Host | None
+    opened: Inside, commands: Sequence[str], packages: str, python: str, host: Host | None
 ) -> Iterator[tuple[str, Result]]:
     for result in inside.contained(opened, commands):
         yield "contained", result
@@ -275,7 +279,7 @@ def _results(
     if commands:
         yield "as %test", inside.scripted(opened)
     if host is not None:
-        result = inside.swap(opened, host.folder, ["python", "-c", WHO, host.version])
+        result = inside.swap(opened, host.folder, [python, "-c", WHO, host.version])
         yield SWAPPED, dataclasses.replace(result, command=f"whose MPI answers: {host.version}")
 
 

@@ -18,19 +18,26 @@ from typing import Any
 from lading.files import canonical_json
 
 OWN = ".singularity.d"
-HELLO = "mpiexec -n 2 python -m mpi4py.bench helloworld"
-_MPI4PY = (
-    "opt/*/lib/python3*/site-packages/mpi4py",
-    "usr/lib/python3/dist-packages/mpi4py",
-    "usr/local/lib/python3*/*-packages/mpi4py",
-)
+HELLO = "mpiexec -n 2 {python} -m mpi4py.bench helloworld"
+_MPI4PY = {
+    "opt/*/lib/python3*/site-packages/mpi4py": "python",
+    "usr/local/lib/python3*/*-packages/mpi4py": "python",
+    "usr/lib/python3/dist-packages/mpi4py": "python3",
+}
+"""Where pip, conda and apt put it, and what the Python there is called."""
 _LABEL = "org.label-schema."
 
 
-def tests(root: Path, declared: Sequence[str], mpi: str) -> tuple[str, ...]:
-    """The declared tests; for an image with MPI and mpi4py also two ranks that say hello."""
-    has_mpi4py = any(any(root.glob(pattern)) for pattern in _MPI4PY)
-    return (*declared, HELLO) if mpi and has_mpi4py and HELLO not in declared else tuple(declared)
+def with_mpi4py(root: Path) -> str:
+    """What the Python in it is called that has mpi4py; empty for none."""
+    found = (python for pattern, python in _MPI4PY.items() if any(root.glob(pattern)))
+    return next(found, "")
+
+
+def tests(declared: Sequence[str], python: str) -> tuple[str, ...]:
+    """The declared tests; also two ranks that say hello, where there is a `python` with mpi4py."""
+    hello = HELLO.format(python=python)
+    return (*declared, hello) if python and hello not in declared else tuple(declared)
 
 
 def test_script(commands: Sequence[str]) -> str:

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lading.console import counted, duration, shortened, size
 from lading.errors import LadingError
 from lading.files import canonical_json, digest_of, write_text
-from lading.layers.pip import PipLock
 from lading.project import Image
-from lading.requirements import Pin
 from lading.state import State
 from lading.verbs import check as check_verb
 from lading.verbs import sbom
@@ -20,7 +18,7 @@ from lading.verbs import sbom
 if TYPE_CHECKING:
     from lading.sif.making import Host
 
-FORMAT = 3
+FORMAT = 4
 """Raised when the same archive gives another SIF, or is tested in another way."""
 
 
@@ -95,6 +93,7 @@ def make(state: State, image: Image) -> str:
         made = making.make(
             program, mksquashfs, order, target, state.environ,
             show=show, told=told, replacing=lambda: record(state, image).unlink(missing_ok=True),
+            host=lambda mpi4py: _host(state, image, mpi4py),
         )  # fmt: skip
     found = {"inputs": _inputs(state, image), **making.record(order, made, program)}
     write_text(record(state, image), json.dumps(found, indent=2, ensure_ascii=False) + "\n")
@@ -128,19 +127,17 @@ def _order(state: State, image: Image) -> Any:
         mpi=image.mpi,
         compression=state.project.sif.compression,
         sbom=document.read_bytes(),
-        host=_host(state, image) if image.mpi else None,
     )
 
 
-def _host(state: State, image: Image) -> Host | None:
+def _host(state: State, image: Image, mpi4py: bool) -> Host | None:
     """The stand-in for a host's MPI that `check` has shown to take over; None where there is none
     for this image.
     """
     from lading.checks import mpi
     from lading.sif.making import Host
 
-    pins = (pin.name for layer in state.all_locked(image).layers for pin in _pins(layer.lock))
-    if "mpi4py" not in pins:
+    if not mpi4py:
         state.console.note(f"  {image.name}: without mpi4py no host's MPI is tried in the SIF")
         return None
     checked = check_verb.read(state, image).get("mpi") or {}
@@ -152,10 +149,6 @@ def _host(state: State, image: Image) -> Host | None:
         state.console.note(f"  {image.name}: no host's MPI is tried in the SIF: {found.why}")
         return None
     return Host(folder=found.folder, version=found.version)
-
-
-def _pins(lock: object) -> tuple[Pin, ...]:
-    return lock.pins if isinstance(lock, PipLock) else ()
 
 
 def elsewhere(name: str) -> str:
