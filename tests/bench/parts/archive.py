@@ -1,4 +1,4 @@
-"""archive: doit's export, normalised, against `docker save`; memory with a large image."""
+"""archive: doit's export, normalised, against `docker save`; its memory with a large image."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from lading import archive as archives
+from lading.verbs.base import ARCHIVE
 from tests.bench import clock
 from tests.bench.clock import Timed
 from tests.bench.figures import Figure, Goal, Samples
 from tests.bench.lesson import builder
 from tests.bench.workshop import IMAGE, Workshop
 from tests.support import images
+from tests.support.engines import Running
 
 RUNS = 3
 LARGE = 2 * 10**9
@@ -60,19 +62,18 @@ def measure(workshop: Workshop) -> Iterator[Figure]:
         goal=Goal(kind="share", limit=1.3),
     )
     yield Figure(what="the whole process", ours=clock.seconds(found), cpu=clock.cpu(found))
-    yield _memory(workshop)
+    yield _memory(workshop, project, running)
 
 
-def _memory(workshop: Workshop) -> Figure:
-    """What an export holds at most, above the interpreter it runs in."""
-    running = workshop.any_engine()
+def _memory(workshop: Workshop, project: Path, running: Running) -> Figure:
+    """What an export as doit does it holds at most, above the interpreter it runs in."""
     name = "localhost/lading/large:1"
-    made = _large(workshop.folder, name)
+    made = _large(workshop, name)
     workshop.connected(running.kind).load(made)
     made.unlink()
     out = workshop.folder / "large-out.tar"
     platform = workshop.declared().platform
-    result = workshop.python("export", name, platform, out, engine=running)
+    result = workshop.python("export", name, platform, out, project, IMAGE, engine=running)
     size = out.stat().st_size
     out.unlink()
     workshop.connected(running.kind).remove(name)
@@ -86,11 +87,17 @@ def _memory(workshop: Workshop) -> Figure:
     )
 
 
-def _large(folder: Path, name: str) -> Path:
-    """An image of `LARGE` bytes, in files full of zeros."""
+def _large(workshop: Workshop, name: str) -> Path:
+    """An image of the base and of `LARGE` bytes more, in files full of zeros."""
     import tarfile
 
-    layer, out = folder / "large-layer.tar", folder / "large.tar"
+    folder = workshop.folder
+    base, layer, out = folder / "base-layer.tar", folder / "large-layer.tar", folder / "large.tar"
+    with tarfile.open(workshop.store.made(workshop.base_lock().key, ARCHIVE)) as archived:
+        lowest = archived.extractfile("layer-1.tar")
+        assert lowest is not None
+        with base.open("wb") as file:
+            shutil.copyfileobj(lowest, file)
     with layer.open("wb") as file:
         for number in range(LARGE // PIECE):
             info = tarfile.TarInfo(f"data/{number}")
@@ -99,8 +106,10 @@ def _large(folder: Path, name: str) -> Path:
             file.seek(PIECE + -PIECE % tarfile.BLOCKSIZE, 1)
         file.write(bytes(2 * tarfile.BLOCKSIZE))
     config = json.loads(images.tiny_image().config)
+    del config["history"]
     try:
-        archives.write(out, config, [layer], name)
+        archives.write(out, config, [base, layer], name)
     finally:
+        base.unlink()
         layer.unlink()
     return out
