@@ -18,7 +18,8 @@ from msgspec.structs import replace
 
 from lading import archive, files
 from lading.errors import LadingError
-from lading.sif import making, programs
+from lading.project import load
+from lading.sif import inside, making, programs
 from lading.sif.making import Made, Order
 from tests.e2e.conftest import Copy, copied
 from tests.support.apptainer import Apptainer
@@ -29,16 +30,8 @@ NOBODY = 65534
 """An ordinary user of every Debian; Apptainer wants one that the system knows."""
 
 
-@pytest.fixture
-def with_apptainer(apptainer: Apptainer) -> str:
-    """A PATH with Apptainer's own folder in front."""
-    return f"{apptainer.program.parent}{os.pathsep}{os.environ['PATH']}"
-
-
-def test_astropy(
-    on_docker: Copy, apptainer: Apptainer, with_apptainer: str, tmp_path: Path
-) -> None:
-    output = on_docker.done("sif:astropy", PATH=with_apptainer)
+def test_astropy(on_docker: Copy, apptainer: Apptainer, tmp_path: Path) -> None:
+    output = on_docker.done("sif:astropy", PATH=apptainer.path)
     assert "sif        astropy" in output
     assert "astropy, with traps: python -c" in output
     dist = on_docker.root / "dist"
@@ -62,7 +55,7 @@ def test_astropy(
     doit = Path(sys.executable).with_name("doit")
     ran = other.run(
         *("sh", "-c", f"umask 077; exec {doit} sif:astropy"),
-        PATH=with_apptainer,
+        PATH=apptainer.path,
         DOCKER_HOST=NOWHERE,
         TZ="Asia/Tokyo",
         LANG="POSIX",
@@ -92,6 +85,54 @@ def test_astropy(
     apptainer.run("test", str(sif))
     printed = apptainer.run("exec", str(sif), "python", "-c", "import astropy as a; print(a)")
     assert "/opt/venv/" in printed
+
+    # And as an ordinary user.
+    commands = load(on_docker.root / "project.yaml").images["astropy"].test
+    program = programs.find(str(apptainer.program), os.environ, "")
+
+    def tested(home: Path) -> None:
+        opened = inside.opened(program, sif, home)
+        for result in (
+            *inside.contained(opened, commands),
+            *inside.trapped(opened, commands, inside.modules(labels["python.packages"])),
+            inside.scripted(opened),
+        ):
+            assert not result.code, f"{result.command}: {result.output}"
+
+    if not os.getuid():
+        by_an_ordinary_user(tmp_path, tested)
+
+
+def by_an_ordinary_user(
+    folder: Path, act: Callable[[Path], None], first: Callable[[], None] = lambda: None
+) -> Path:
+    """Lets one do something with a home below `folder`, which is returned, in a process of their
+    own; root, who alone can, does what is `first` there.
+    """
+    for path in (folder, *folder.parents):
+        if path.stat().st_uid == os.getuid() and path != Path("/") and path != Path("/tmp"):
+            path.chmod(path.stat().st_mode | 0o055)
+    home = folder / "theirs"
+    home.mkdir()
+    os.chown(home, NOBODY, NOBODY)
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            first()
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            os.environ["HOME"] = str(home)
+            os.chdir(home)
+            act(home)
+            code = 0
+        except BaseException as error:
+            sys.stderr.write(f"{error!r}\n{error}\n")
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    return home
 
 
 @pytest.fixture
@@ -192,33 +233,15 @@ def test_an_ordinary_user_makes_the_same(
     """Where /dev/fuse is closed to them, the tests run in what the SIF is unpacked into."""
     if os.getuid():
         pytest.skip("only root can become another user")
-    for path in (tmp_path, *tmp_path.parents):
-        if path.stat().st_uid == os.getuid() and path != Path("/") and path != Path("/tmp"):
-            path.chmod(path.stat().st_mode | 0o055)
     order.archive.chmod(0o644)
-    mine = tmp_path / "theirs"
-    mine.mkdir()
-    os.chown(mine, NOBODY, NOBODY)
     ours = make(order, tmp_path / "dist/tiny.sif")
 
-    child = os.fork()
-    if not child:
-        code = 1
-        try:
-            if fuse == "closed":
-                close_fuse(tmp_path / "fuse")
-            os.setgroups([])
-            os.setgid(NOBODY)
-            os.setuid(NOBODY)
-            os.environ["HOME"] = str(mine)
-            os.chdir(mine)
-            make(order, mine / "tiny.sif")
-            code = int(fuse == "closed" and os.access("/dev/fuse", os.R_OK | os.W_OK))
-        except BaseException as error:
-            sys.stderr.write(f"{error!r}\n{error}\n")
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    def theirs(mine: Path) -> None:
+        make(order, mine / "tiny.sif")
+        assert not (fuse == "closed" and os.access("/dev/fuse", os.R_OK | os.W_OK))
+
+    first = (lambda: close_fuse(tmp_path / "fuse")) if fuse == "closed" else lambda: None
+    mine = by_an_ordinary_user(tmp_path, theirs, first)
     assert files.sha256_of(mine / "tiny.sif") == ours.sha256
 
 
