@@ -192,6 +192,10 @@ def test_there_are_as_many_as_there_are_combinations(
             f"matrix: {{{', '.join(f'a{n}: [1, 2, 3, 4, 5, 6, 7, 8, 9]' for n in range(9))}}}",
             ["8: images.i.matrix: more than 5,000 variants"],
         ),
+        (
+            "matrix: {a: [1]}\n    matrix: {b: [1]}\n    env: {A: '{a}'}",
+            ["9: images.i.matrix: this key is given in line 8 already"],
+        ),
         ("matrix: 3", ["8: images.i.matrix: expected a mapping from axes to their values"]),
     ],
 )
@@ -241,6 +245,37 @@ def test_a_word_in_a_requirement_file_that_is_no_axis(read: Load, tmp_path: Path
     assert problem.startswith(
         "7: images.i: recipes/b.in:2: there is no axis 'mpi4yp' (did you mean 'mpi4py'?)"
     )
+
+
+@pytest.mark.parametrize(
+    ("section", "files"),
+    [
+        (
+            "pip: {requirements: a.in}",
+            {"a.in": "-r b-{mpi4py}.in\n", "b-1.in": "x\n", "b-2.in": "x=={v}\n"},
+        ),
+        (
+            "conda: {file: e.yaml}",
+            {
+                "e.yaml": "channels: [a]\ndependencies:\n- python\n- pip: ['-r z.in']\n",
+                "z.in": "x=={mpi4py}.{v}\n",
+            },
+        ),
+        (
+            "conda: {file: r/e.yml}",
+            {"r/e.yml": "dependencies:\n  - pip:\n    - -r ../z.in\n", "z.in": "x=={mpi4py}.{v}\n"},
+        ),
+    ],
+    ids=["at the root", "environment.yaml", "in a folder"],
+)
+def test_an_axis_may_be_in_an_included_file_alone(
+    read: Load, tmp_path: Path, section: str, files: dict[str, str]
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    image = f"  i:\n    matrix: {{mpi4py: [1, 2], v: 3}}\n    base: debian-12\n    {section}\n"
+    assert list(read(image).images) == ["i-1-3", "i-2-3"]
 
 
 def test_environment_yaml_has_a_variants_values(tmp_path: Path, read: Load) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 from msgspec import Struct
 
 from lading.schema import axes
-from lading.schema.nodes import ListNode, MapNode, Node, ScalarNode
+from lading.schema.nodes import ListNode, MapNode, Node, ScalarNode, UnreadableError, read
 from lading.schema.problems import Place, RejectedError, Report, quoted
 from lading.schema.scalars import CONTROL, Schema, Text
 from lading.schema.shapes import List, Map, Pairs, Record, pairs_of
@@ -194,7 +194,7 @@ class Expanded(Struct, Generic[T], frozen=True, kw_only=True):
         report = place.report
         report.defined[self.map.defines] = None
         pairs = pairs_of(node, place, self.map.expected)
-        several = {name: parts for name, pair in pairs.items() if (parts := _split(pair[1]))}
+        several = {name: pair[1] for name, pair in pairs.items() if _has_matrix(pair[1])}
         made: dict[str, T] = {}
         plain = MapNode([pair for name, pair in pairs.items() if name not in several], place.line)
         with suppress(RejectedError):
@@ -206,13 +206,14 @@ class Expanded(Struct, Generic[T], frozen=True, kw_only=True):
         lines = {name: pairs[name][0].line for name in pairs if name not in several}
         variants: dict[str, dict[str, T]] = {}
         whole = True
-        for name, (matrix, rest) in several.items():
+        for name, section in several.items():
             at = place.child(name, pairs[name][0].line)
             with suppress(RejectedError):
                 self.map.key.parse(ScalarNode(name, False, at.line), at)
-            template = _Template(self, name, at, rest)
+            template = _Template(self, name, at, section)
+            key, matrix = template.matrix
             try:
-                found = MatrixKind().parse(matrix[1], at.child(KEY, matrix[0].line))
+                found = MatrixKind().parse(matrix, at.child(KEY, key.line))
             except RejectedError:
                 whole = False
                 template.fixed()
@@ -242,26 +243,19 @@ class Expanded(Struct, Generic[T], frozen=True, kw_only=True):
         return made
 
 
-def _split(node: Node) -> tuple[tuple[ScalarNode, Node], MapNode] | None:
-    """The pair `matrix`, and the section without it; None for a section that has none."""
+def _has_matrix(node: Node) -> bool:
     pairs = node.pairs if isinstance(node, MapNode) else []
-    for pair in pairs:
-        if isinstance(pair[0], ScalarNode) and pair[0].text == KEY:
-            assert isinstance(node, MapNode)
-            rest = [other for other in pairs if other is not pair]
-            return (pair[0], pair[1]), MapNode(rest, node.line)
-    return None
+    return any(isinstance(key, ScalarNode) and key.text == KEY for key, _ in pairs)
 
 
 class _Template(Generic[T]):
     """One section with a matrix: what is the same in all variants, and what is not."""
 
-    def __init__(self, kind: Expanded[T], name: str, place: Place, rest: MapNode) -> None:
+    def __init__(self, kind: Expanded[T], name: str, place: Place, section: Node) -> None:
         self.kind, self.name, self.place = kind, name, place
         self.record = kind.record
-        self.pairs: Pairs = {}
-        with suppress(RejectedError):
-            self.pairs = pairs_of(rest, place, self.record.expected)
+        self.pairs: Pairs = pairs_of(section, place, self.record.expected)
+        self.matrix = self.pairs.pop(KEY)
         self.record.check_keys({**self.pairs}, place)
         self.varying = {key: pair for key, pair in self.pairs.items() if _has_words(pair[1])}
 
@@ -475,7 +469,7 @@ class _Files:
                 self.includes[path] = self._read(path)
             folder = os.path.dirname(path)  # noqa: PTH120 (pathlib is slow: for each variant)
             waiting += [
-                os.path.normpath(f"{folder}/{axes.filled(one, values)}" if folder else one)
+                os.path.normpath(os.path.join(folder, axes.filled(one, values)))  # noqa: PTH118
                 for one in self.includes[path]
             ]
 
@@ -487,14 +481,33 @@ class _Files:
             text = content_of(f"{self.place.report.root}/{path}").decode("utf-8", "replace")
         except (OSError, ValueError):
             return []
-        found: list[str] = []
         for number, raw in enumerate(text.splitlines(), 1):
             line = _COMMENT.sub("", raw)
-            if include := _INCLUDE.match(line):
-                found.append(include["path"].strip().strip("'\""))
             for word in axes.words(line):
                 self.used.add(word)
                 if word not in self.known:
                     no_axis = _no_axis(word, self.known, self.place)
                     self.place.note(f"{path}:{number}: {no_axis}")
-        return found
+        found = map(_INCLUDE.match, _lines(path, text))
+        return [include["path"].strip().strip("'\"") for include in found if include]
+
+
+def _lines(path: str, text: str) -> Iterator[str]:
+    """The lines that may include a file: of environment.yaml, those of its `pip:`."""
+    if not path.endswith((".yaml", ".yml")):
+        yield from (_COMMENT.sub("", line) for line in text.splitlines())
+        return
+    with suppress(UnreadableError):
+        if (tree := read(text)) is not None:
+            yield from _texts(tree)
+
+
+def _texts(node: Node) -> Iterator[str]:
+    if isinstance(node, ScalarNode):
+        yield node.text
+    elif isinstance(node, ListNode):
+        for item in node.items:
+            yield from _texts(item)
+    else:
+        for _, value in node.pairs:
+            yield from _texts(value)
