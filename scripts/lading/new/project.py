@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import files
 from pathlib import Path
 
+import yaml
+
 from lading.errors import LadingError
 from lading.files import written_whole
+from lading.platforms import PLATFORMS, native
 from lading.project import load
 
 _PROJECT = """\
@@ -16,7 +21,7 @@ _PROJECT = """\
 # `default: false`; `doit list` shows the steps on the way, `doit new` adds an image.
 lading: 1
 name: {name}
-platform: linux/amd64
+platform: {platform}
 # maintainer: Your Centre <support@centre.example>
 # labels:
 #   org.opencontainers.image.vendor: Your Centre
@@ -78,13 +83,16 @@ def start(folder: Path, say: Callable[[str], None]) -> None:
         )
     name = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-")[:64].strip("-")
     name = name or "containers"
+    # A folder may be called null.
+    text = name if yaml.safe_load(name) == name else json.dumps(name)
     made: list[Path] = []
+    folders = [one for one in (folder / "recipes", folder, *folder.parents) if not one.exists()]
     contents = {
         "README.md": _README.format(name=name).encode(),
         ".gitignore": _IGNORED.encode(),
         "recipes/.gitkeep": b"",
         "dodo.py": graph(),
-        "project.yaml": _PROJECT.format(name=name).encode(),
+        "project.yaml": _PROJECT.format(name=text, platform=native() or PLATFORMS[0]).encode(),
     }
     kept = [file for file in contents if (folder / file).exists()]
     try:
@@ -97,6 +105,9 @@ def start(folder: Path, say: Callable[[str], None]) -> None:
     except BaseException:
         for path in made:
             path.unlink(missing_ok=True)
+        with suppress(OSError):  # what someone else has written meanwhile
+            for path in folders:
+                path.rmdir()
         raise
     for path in made:
         say(f"written  {path}")

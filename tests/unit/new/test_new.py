@@ -551,6 +551,18 @@ def test_a_project_is_started(tmp_path: Path, capsys: Said) -> None:
     assert "lock:mine" in capsys.readouterr().out
 
 
+def test_a_project_is_for_this_machine_whatever_its_folder_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(project, "native", lambda: "linux/arm64")
+    monkeypatch.setattr("lading.project.native", lambda: "linux/arm64")
+    for name in ("null", "123", "true"):
+        assert cli.main(["init", str(tmp_path / name)]) == 0
+        found = load(tmp_path / name / "project.yaml")
+        assert (found.name, found.platform) == (name, "linux/arm64")
+        assert f'name: "{name}"\n' in (tmp_path / name / "project.yaml").read_text()
+
+
 def test_nothing_is_overwritten_by_a_start(tmp_path: Path, capsys: Said) -> None:
     (tmp_path / "README.md").write_text("mine\n")
     (tmp_path / ".gitignore").write_text("mine\n")
@@ -574,5 +586,5 @@ def test_a_start_that_is_interrupted_leaves_nothing(
 
     monkeypatch.setattr(project, "load", stop)
     with pytest.raises(KeyboardInterrupt):
-        project.start(tmp_path, lambda text: None)
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+        project.start(tmp_path / "new/one", lambda text: None)
+    assert list(tmp_path.iterdir()) == []
