@@ -137,7 +137,9 @@ def test_the_bases_own_conda_installs(lab: Copy) -> None:
     cached = next(name for name in added if "/module/__pycache__/" in name)
     assert added[cached][4:8] == b"\1\0\0\0"  # PEP 552: by hash, not to be checked
     # Nothing of the build is left in it.
-    assert not [name for name in added if name.startswith(("root", "dev", "opt/conda/pkgs/cache"))]
+    left = ("root", "dev", "opt/conda/pkgs/cache")
+    assert not [name for name in added if name.startswith(left)]
+    assert not [name for name in added if name.endswith((".tar.bz2", ".conda"))]
     assert not [name for name, data in added.items() if b"/dev/shm" in data]
 
     ARCHIVES.add(json.loads((lab.root / "dist/installed.json").read_text())["sha256"])

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,12 @@ def test_the_road(project: Copy, running: engines.Running, tmp_path: Path) -> No
     assert record["sha256"] == sha256(tar)
     assert record["size"] == tar.stat().st_size
     assert sum(layer["size"] for layer in record["layers"]) < record["size"]
+
+    # Neither what installs nor what it would keep is in a layer.
+    names = added(tar)
+    assert any(name.endswith("/site-packages/astropy/__init__.py") for name in names)
+    for left in ("/.cache", ".whl", "/uv", "/pip/__init__.py"):
+        assert not [name for name in names if f"{left}/" in f"/{name}/"]
 
     # Again: nothing happens, and nobody asks an engine, which is proved by there being none.
     again = project.doit("archive:astropy", DOCKER_HOST=NOWHERE)
@@ -68,6 +75,18 @@ def test_the_road(project: Copy, running: engines.Running, tmp_path: Path) -> No
     assert info.labels["python.version"].startswith("3.13.")
     assert "astropy==" in info.labels["python.packages"]
     engine.close()
+
+
+def added(tar: Path) -> list[str]:
+    """The names of all that an archive has above its base, which is one layer."""
+    names: list[str] = []
+    with tarfile.open(tar) as whole:
+        manifest = whole.extractfile("manifest.json")
+        assert manifest is not None
+        for layer in json.loads(manifest.read())[0]["Layers"][1:]:
+            with tarfile.open(fileobj=whole.extractfile(layer)) as opened:
+                names += opened.getnames()
+    return names
 
 
 def build_by_hand(running: engines.Running, context: Path, tag: str) -> None:

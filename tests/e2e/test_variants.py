@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import tarfile
+from pathlib import Path
 
 import pytest
 
@@ -49,6 +52,10 @@ def test_variants_are_made_here_and_locked_for_elsewhere(on_docker: Copy) -> Non
     assert "2 tests passed" in output
     found = {path.name for path in (on_docker.root / "dist").glob("*.tar")}
     assert found == {"tiny-1.16.0.tar", "tiny-1.17.0.tar"}
+    for six in ("1.16.0", "1.17.0"):
+        said = labels(on_docker.root / f"dist/tiny-{six}.tar")
+        assert said["org.example.six"] == six
+        assert f"six=={six}" in said["python.packages"]
     assert "nothing to do" in on_docker.done("archive:tiny", DOCKER_HOST=NOWHERE)
 
     # What has to run there is refused, where it can not.
@@ -56,3 +63,14 @@ def test_variants_are_made_here_and_locked_for_elsewhere(on_docker: Copy) -> Non
         outcome = on_docker.doit("archive:tiny-1.17.0@linux-arm64")
         assert outcome.code == 2
         assert "programs for linux/arm64 do not run here" in outcome.output
+
+
+def labels(archive: Path) -> dict[str, str]:
+    """The labels of the image in an archive."""
+    with tarfile.open(archive) as tar:
+        manifest = tar.extractfile("manifest.json")
+        assert manifest is not None
+        config = tar.extractfile(json.loads(manifest.read())[0]["Config"])
+        assert config is not None
+        found: dict[str, str] = json.loads(config.read())["config"]["Labels"]
+    return found
