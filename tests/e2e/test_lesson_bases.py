@@ -121,14 +121,29 @@ def test_a_base_without_a_python_says_what_brings_one(project: Copy) -> None:
     assert "python=3.12" in outcome.output
 
 
-def test_pip_on_a_python_out_of_debians_packages(project: Copy, bases: str) -> None:
+def test_pip_on_a_python_out_of_debians_packages(
+    project: Copy, bases: str, docker: engines.Running
+) -> None:
+    from docker import DockerClient
+
     # Made from the mirror, it is as the registry's: it has apt, and no Python.
-    project.replace(
-        "project.yaml",
-        f'{{image: "{bases}/library/debian:bookworm-slim"}}',
-        "{debian: {suite: bookworm, packages: []}}",
-    )
+    made = "\nbases:\n  made: {debian: {suite: bookworm, packages: []}}\n"
+    project.replace("project.yaml", "\nbases:\n", made)
+    project.done("build:base:made")
+    name = f"{bases}/library/debian"
+    client = DockerClient(base_url=docker.url)
+    tags = {tag for one in client.images.list() for tag in one.tags}
+    local = next(tag for tag in tags if tag.startswith("localhost/lading/base/made:"))
+    client.images.get(local).tag(name, "bookworm-slim")
+    client.images.push(name, "bookworm-slim")
+    client.images.remove(f"{name}:bookworm-slim")
+    client.close()
+
     project.done("archive:astropy-debian")
+    text = (project.root / "build/astropy-debian/context/Dockerfile").read_text()
+    assert f"\nFROM {name}@sha256:" in text
+    facts = (project.root / "locks/bases/debian-12-slim/linux-amd64/base.yaml").read_text()
+    assert '  python: ""\n' in facts
     lock = (project.root / "locks/images/astropy-debian/linux-amd64/requirements.txt").read_text()
     assert "Python 3.11." in lock
 
