@@ -156,6 +156,18 @@ def test_the_lesson_as_of_its_day(on_docker: Copy) -> None:
     assert (on_docker.root / "dist/astropy-4.3.tar").is_file()
 
 
+def test_intels_packages_are_locked_as_declared(on_docker: Copy) -> None:
+    """They are too large to be installed each time: the committed lock is still what comes of its
+    requirements, and all that it names can be had.
+    """
+    lock = on_docker.root / "locks/images/mkl/linux-amd64/requirements.txt"
+    committed = lock.read_text()
+    on_docker.done("lock:mkl", DOCKER_HOST=NOWHERE)
+    assert lock.read_text() == committed
+    assert "\nmkl-fft==" in committed
+    assert "\nmkl==" in committed
+
+
 def test_an_image_from_a_registry(
     project: Copy, running: engines.Running, registry: str, tmp_path: Path
 ) -> None:
