@@ -76,10 +76,8 @@ def test_a_project_elsewhere_by_an_installed_lading(tmp_path: Path, cache: Path)
         environ["CONDA_CHANNEL_ALIAS"] = channel.alias
         names = {"docker": "Dockerfile", "uv": "uv.lock", "conda": "environment.yml"}
         for name, file in names.items():
-            source = ("--from", theirs / file, "--base", "debian-13")
-            assert f"Next: doit lock:{name}\n" in run(
-                *(programs / "doit", "new", name, *source), at=project
-            )
+            words = ("new", name, "--from", theirs / file, "--base", "debian-13")
+            assert run(programs / "doit", *words, at=project).endswith(f": doit lock:{name}\n")
         run(programs / "doit", *(f"lock:{name}" for name in names), at=project)
     pins = locked(project, "docker/linux-amd64/requirements.txt")
     assert "\nsix==1.16.0 \\\n" in pins

@@ -20,9 +20,10 @@ def unfit(image: str, facts: Facts) -> LadingError:
     what = f"images.{image}: its base has no Python 3" + (f" ({facts.os})" if facts.os else "")
     if not facts.glibc:
         return LadingError(what, do="choose a base that has one, and glibc")
+    compiled = "one that `source:` compiles is not there yet when pip's packages are locked"
     choose = "or choose a base that has one (for a `debian:` base: packages: [python3])"
     if facts.package_manager == "apt" and facts.os.startswith("debian"):
-        return LadingError(what, do=f"`{APT}` or `{CONDA}` brings one; {choose}")
+        return LadingError(what, why=compiled, do=f"`{APT}` or `{CONDA}` brings one; {choose}")
     manager = facts.package_manager
     why = {
         "apt": "its apt has other archives than Debian's",
@@ -30,6 +31,6 @@ def unfit(image: str, facts: Facts) -> LadingError:
     }.get(manager, f"the base has {manager}, not Debian's apt")
     return LadingError(
         what,
-        why=f"`apt:` can't bring one: {why}",
+        why=f"`apt:` can't bring one: {why}; {compiled}",
         do=f"`{CONDA}` brings one, and needs nothing of the base but its glibc; {choose}",
     )
