@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from lading.errors import LadingError
-from tests.bench import figures, workshop
+from tests.bench import costs, figures, workshop
 from tests.bench.figures import Figure
 from tests.bench.parts import (
     archive,
@@ -27,6 +27,7 @@ from tests.bench.parts import (
     noop,
     registry,
     sif,
+    steps,
     verify,
 )
 from tests.bench.workshop import Workshop
@@ -36,6 +37,7 @@ PARTS: dict[str, tuple[str, Part]] = {
     "lock": ("resolving, clean containers, against", lock.measure),
     "build": ("cold, against the lesson's pip install", build.measure),
     "size": ("against the lesson's with --no-cache-dir", build.measure_size),
+    "steps": ("the lesson's other Dockerfiles for pip; some minutes", steps.measure),
     "noop": ("nothing to do", noop.measure),
     "change": ("one changed line in requirements.in", change.measure),
     "ci": ("as fresh runners run what doit ci writes", ci.measure),
@@ -47,9 +49,9 @@ PARTS: dict[str, tuple[str, Part]] = {
     "mpi": ("MPICH compiled once; many minutes", mpi.measure),
     "verify": ("all of it built three times, one sha256; many minutes", verify.measure),
 }
-LONG = ("conda", "mpi", "verify")
+LONG = ("steps", "conda", "mpi", "verify")
 """Parts that take many minutes."""
-LESSON = ("lock", "build", "size", "conda", "mpi")
+LESSON = ("lock", "build", "size", "steps", "conda", "mpi")
 """Parts that set a step of the lesson against the same by declaration."""
 
 
@@ -64,7 +66,7 @@ def arguments(words: Sequence[str]) -> list[str]:
     parser.add_argument(
         "--lesson",
         action="store_true",
-        help=f"{', '.join(LESSON)}, and in the end a table as recipes/README.md has it",
+        help=f"{', '.join(LESSON)}, and in the end the table of recipes/README.md",
     )
     given = parser.parse_args(words)
     every = LESSON if given.lesson else [part for part in PARTS if given.full or part not in LONG]
@@ -108,7 +110,7 @@ def main(words: Sequence[str]) -> int:
     say(f"\n{figures.conclusion(found)}\n")
     say(f"measured in {time.monotonic() - start:.0f} s\n")
     if "--lesson" in words:
-        say(f"\n{figures.markdown(found)}\n")
+        say(f"\n{costs.table(found)}\n")
     say(figures.busy(load, os.cpu_count() or 1))
     return 1 if failed or any(figure.reached is False for figure in found) else 0
 

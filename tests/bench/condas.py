@@ -131,6 +131,25 @@ def lesson(lock: str, channel: Channel, folder: Path) -> None:
     )
 
 
+def by_hand(channel: Channel, folder: Path) -> dict[str, str]:
+    """Writes the contexts of the lesson's first three Dockerfiles for conda, which ask the channel
+    when they are built; what each builds is called like, by the step of the lesson.
+    """
+    asked = f"--override-channels -c {channel.url}"
+    commands = {
+        "conda 1": f"conda install -y {asked} astropy",
+        "conda 2": f"conda install -y {asked} astropy && conda clean -a -y",
+        "conda 3": f"conda install -y {asked} --file /packages.txt && conda clean -a -y",
+    }
+    for step, command in commands.items():
+        (folder / step).mkdir(parents=True)
+        (folder / step / "packages.txt").write_text("astropy\n")
+        (folder / step / "Dockerfile").write_text(
+            f"FROM {BASE}\nCOPY packages.txt /\nRUN {command}\nENV CONDA_PREFIX=/opt/conda\n"
+        )
+    return {step: f"localhost/lesson/{step.replace(' ', '-')}:1" for step in commands}
+
+
 def everything(workshop: Workshop, channel: Channel) -> list[str]:
     """Takes up conda and all packages of the comparison; those that the base has besides conda."""
     miniconda.packages(channel, workshop.store)

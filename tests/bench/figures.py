@@ -64,7 +64,8 @@ class Figure:
     """One line of the table.
 
     `ours` and `theirs` are in `unit`; `cpu` is the processor time of our process and its
-    children, in seconds, median. `missing` says why there is nothing; `note` what to know.
+    children, in seconds, median. `missing` says why there is nothing; `note` what to know. `step`
+    is the step of the lesson whose cost it is, as `costs` calls it.
     """
 
     what: str
@@ -75,6 +76,7 @@ class Figure:
     goal: Goal | None = None
     missing: str = ""
     note: str = ""
+    step: str = ""
 
     @property
     def ratio(self) -> str:
@@ -136,21 +138,6 @@ def line(figure: Figure) -> str:
         )
         rows += f"\n{note}"
     return rows
-
-
-def markdown(figures: Iterable[Figure]) -> str:
-    """What was measured against something else, as a table for a page."""
-    rows = ["| | here | by hand | share |", "|---|---|---|---|"]
-    for figure in figures:
-        if figure.ours is None or figure.theirs is None:
-            continue
-        ours, theirs = figure.ours.median, figure.theirs.median
-        unit = figure.unit
-        rows.append(
-            f"| {figure.what} | {number(ours)} {unit} | {number(theirs)} {unit} "
-            f"| {ours / theirs:.2f} |"
-        )
-    return "\n".join(rows)
 
 
 def conclusion(figures: Iterable[Figure]) -> str:

@@ -6,8 +6,7 @@ and is in no layer; nor do the user's network settings stay in the image.
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lading.engines import buildkit
@@ -17,37 +16,62 @@ from tests.bench.network import LENT, lend
 from tests.bench.workshop import Workshop
 from tests.support.engines import Running
 
+COPIED = "COPY requirements.in /requirements.in\n-r /requirements.in"
+
 
 def dockerfile(
-    reference: str, requirements: str, settings: Mapping[str, str], options: str = ""
+    reference: str,
+    requirements: str,
+    settings: Mapping[str, str],
+    options: str = "",
+    before: str = "",
 ) -> str:
-    """The Dockerfile: one `pip install`, with the options given to it."""
+    """The Dockerfile: one `pip install` of these words, with the options given to it; `before` are
+    instructions that stand before it.
+    """
     variables = [f"{name}={value}" for name, value in sorted(settings.items())]
     lent = " ".join(v for v in variables if v.split("=")[0] in ("PIP_CONFIG_FILE", "NETRC"))
     return (
         f"FROM {reference}\n"
-        f"COPY requirements.in /requirements.in\n"
+        f"{before}"
         f"RUN --mount=type=bind,source=lent,target={LENT} \\\n"
         f"    PYTHONPATH={LENT}/pip {lent} \\\n"
-        f"    python3 -m pip install {options} -r /{requirements}\n"
+        f"    python3 -m pip install {options} {requirements}\n"
         'CMD ["/bin/bash"]\n'
     )
 
 
 class Lesson:
-    """The lesson's Dockerfile with its context, and a way to build it on either engine."""
+    """One of the lesson's Dockerfiles with its context, and a way to build it on either engine."""
 
-    def __init__(self, workshop: Workshop, name: str, options: str = "") -> None:
+    def __init__(
+        self,
+        workshop: Workshop,
+        name: str,
+        options: str = "",
+        *,
+        requirements: str | None = None,
+        text: str = "",
+        arguments: Sequence[str] = (),
+    ) -> None:
+        """requirements: what is in requirements.in; without it, the measured image's. text: the
+        instructions before `pip install` and what it installs, where it is not that file, by a
+        line of its own. arguments: for the build.
+        """
         self._workshop = workshop
         self._name = f"localhost/lesson/{name}:1"
         self._context = workshop.folder / f"lesson-{name}"
+        self._arguments = arguments
         self._settings = lend(workshop.environ(), self._context / "lent" / "settings")
         tools.install(workshop, ["pip"], self._context / "lent" / "pip")
-        image = workshop.image()
-        assert image.pip is not None
-        shutil.copy(workshop.source / image.pip.requirements, self._context / "requirements.in")
-        text = dockerfile(workshop.reference(), "requirements.in", self._settings, options)
-        (self._context / "Dockerfile").write_text(text)
+        if requirements is None:
+            image = workshop.image()
+            assert image.pip is not None
+            requirements = (workshop.source / image.pip.requirements).read_text()
+        (self._context / "requirements.in").write_text(requirements)
+        before, _, words = (text or COPIED).rpartition("\n")
+        made = dockerfile(workshop.reference(), words, self._settings, options, f"{before}\n")
+        (self._context / "Dockerfile").write_text(made)
 
     @property
     def name(self) -> str:
@@ -56,13 +80,20 @@ class Lesson:
 
     def build(self, kind: str) -> Timed:
         """Builds it with nothing cached, with the host's network, as a process."""
-        return built(self._workshop.engine(kind), self._name, self._context, self._settings)
+        engine = self._workshop.engine(kind)
+        return built(engine, self._name, self._context, self._settings, self._arguments)
 
 
-def built(running: Running, name: str, context: Path, settings: Mapping[str, str]) -> Timed:
+def built(
+    running: Running,
+    name: str,
+    context: Path,
+    settings: Mapping[str, str],
+    more: Sequence[str] = (),
+) -> Timed:
     """Builds a context with nothing cached, with the host's network, as a process."""
     environ = {**running.environ, "DOCKER_BUILDKIT": "1"}
-    arguments = ["--network", "host", "--no-cache", "--tag", name]
+    arguments = ["--network", "host", "--no-cache", "--tag", name, *more]
     for variable, value in settings.items():
         if variable.lower().endswith("_proxy"):
             arguments += ["--build-arg", f"{variable}={value}"]

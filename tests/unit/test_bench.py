@@ -20,8 +20,8 @@ from lading.locks import Header
 from lading.net.configured import Indexes
 from lading.project import Base, DebianBase, load
 from lading.state import State
-from tests.bench import clock, condas, figures, generated, lesson_mpi, network
-from tests.bench.__main__ import LONG, PARTS, arguments
+from tests.bench import clock, condas, costs, figures, generated, lesson_mpi, network
+from tests.bench.__main__ import LESSON, LONG, PARTS, arguments
 from tests.bench.clock import Timed
 from tests.bench.figures import Figure, Goal, Samples
 from tests.bench.lesson import dockerfile
@@ -278,8 +278,8 @@ def test_the_certificates_and_the_settings_are_lent(tmp_path: Path) -> None:
 
 def test_the_lessons_dockerfile_keeps_neither_pip_nor_settings() -> None:
     env = {"PIP_CONFIG_FILE": "/x/pip.conf", "HTTPS_PROXY": "http://user:secret@proxy.example"}
-    text = dockerfile("localhost/base:1", "requirements.in", env, "--no-cache-dir")
-    assert text.startswith("FROM localhost/base:1\n")
+    text = dockerfile("localhost/base:1", "-r /requirements.in", env, "--no-cache-dir", "ARG A\n")
+    assert text.startswith("FROM localhost/base:1\nARG A\nRUN ")
     assert "PIP_CONFIG_FILE=/x/pip.conf" in text
     assert "python3 -m pip install --no-cache-dir -r /requirements.in" in text
     assert "secret" not in text
@@ -394,15 +394,36 @@ def test_parts_run_in_the_tables_order_and_all_of_them_without_a_word() -> None:
     assert arguments([]) == [part for part in PARTS if part not in LONG]
     assert arguments(["--full"]) == list(PARTS)
     assert arguments(["noop", "lock"]) == ["lock", "noop"]
-    assert arguments(["--lesson"]) == ["lock", "build", "size", "conda", "mpi"]
+    assert arguments(["--lesson"]) == ["lock", "build", "size", "steps", "conda", "mpi"]
 
 
 def test_the_lessons_table() -> None:
-    """Only what has something to be held against; medians."""
-    build = Figure(what="build", ours=Samples(values=(1.0, 9.0, 5.0)), theirs=Samples(values=(8,)))
-    alone = Figure(what="alone", ours=Samples(values=(1.0,)))
-    lines = figures.markdown([build, alone]).splitlines()
-    assert lines[2:] == ["| build | 5.00 s | 8.00 s | 0.62 |"]
+    """A row for each step, in one order; medians; what nobody has measured is left open."""
+    found = [
+        Figure(what="x", step="pip 2", ours=samples(1, 9, 5), theirs=samples(12.5)),
+        Figure(what="x", step="pip 2", unit="MB", ours=samples(231.4), theirs=samples(250)),
+        Figure(what="x", step="mpi again", ours=samples(9.7)),
+        Figure(what="of no step", ours=samples(1)),
+    ]
+    head, rule, *rows = costs.table(found).splitlines()
+    assert head.count("|") == rule.count("|") == 6
+    assert [row.split(" | ")[0] for row in rows] == [f"| {label}" for label in costs.STEPS.values()]
+    cells = dict(
+        zip(costs.STEPS, (row.removesuffix(" |").split(" | ")[1:] for row in rows), strict=True)
+    )
+    assert cells["pip 2"] == ["231", "250", "5.0 s", "12 s"]
+    assert cells["mpi again"] == ["–", "–", "9.7 s", "…"]
+    assert cells["conda 1"] == ["…"] * 4
+    assert cells["activation"][0] == cells["activation"][2] == costs.NOTHING
+
+
+def test_each_step_is_measured() -> None:
+    """By a part that `--lesson` runs."""
+    modules = [condas.__name__, *(PARTS[name][1].__module__ for name in LESSON)]
+    text = "".join(Path(str(sys.modules[name].__file__)).read_text() for name in modules)
+    for step in costs.STEPS.keys() - costs.FREE:
+        kind = f'f"{step.removesuffix(" docker").removesuffix(" podman")} {{kind}}"'
+        assert f'"{step}"' in text or kind in text, step
 
 
 def test_an_unknown_part_is_refused_with_the_names(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""conda: against the lesson's way, from the same channel; and the solver on a large channel."""
+"""conda: against the lesson's ways, from the same channel; and the solver on a large channel."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lading.layers import base as bases
-from tests.bench import clock, condas
+from tests.bench import clock, condas, lesson
 from tests.bench.clock import Timed
 from tests.bench.figures import Figure, Goal, Samples
 from tests.bench.workshop import Workshop
@@ -38,9 +38,10 @@ def measure(workshop: Workshop) -> Iterator[Figure]:
             shutil.rmtree(workshop.folder / "cache" / "repodata", ignore_errors=True)
             return workshop.doit(project, "lock:conda", engine=running, env=env)
 
+        locked = clock.seconds([lock() for _ in range(RUNS)])
         yield Figure(
             what="lock, nothing asked before",
-            ours=clock.seconds([lock() for _ in range(RUNS)]),
+            ours=locked,
             note="the first run fetches the packages and looks into them",
         )
         (text,) = locks.rglob("explicit.txt")
@@ -77,6 +78,7 @@ def measure(workshop: Workshop) -> Iterator[Figure]:
             theirs=clock.seconds(compared),
             note="theirs: conda 4.3.16 installs the same packages, without their Python, which its "
             "base has; ours stages the prefix anew",
+            step="conda 4",
         )
         state = workshop.state(project)
         wanted = (state.name(state.project.images["conda"]), condas.LESSON, condas.BASE)
@@ -91,7 +93,37 @@ def measure(workshop: Workshop) -> Iterator[Figure]:
             f"{sizes[2]:.0f} MB with the Debian packages of miniconda3:4.10.3, Python, conda "
             "4.3.16 and what the package index has of the rest; the real one is not to be had "
             "here, and has more",
+            step="conda 4",
         )
+        for step, name in condas.by_hand(channel, workshop.folder / "by-hand").items():
+            built = lesson.built(running, name, workshop.folder / "by-hand" / step, {})
+            yield Figure(
+                what=step,
+                ours=clock.seconds(found),
+                theirs=clock.seconds([built]),
+                note="ours: as from the locked packages",
+                step=step,
+            )
+            info = engine.inspect(name)
+            assert info is not None
+            yield Figure(
+                what=f"{step}, image",
+                ours=Samples(values=(sizes[0],)),
+                theirs=Samples(values=(info.size / 1e6,)),
+                unit="MB",
+                step=step,
+            )
+            if step == "conda 1":
+                start = time.monotonic()
+                engine.run(name, ["/opt/conda/bin/conda", "list", "--explicit"])
+                frozen = built.seconds + time.monotonic() - start
+                yield Figure(
+                    what="conda install, list --explicit",
+                    ours=locked,
+                    theirs=Samples(values=(frozen,)),
+                    note="ours: the lock",
+                    step="conda freeze",
+                )
     yield from _solver(workshop)
 
 

@@ -38,9 +38,13 @@ def measure(workshop: Workshop) -> Iterator[Figure]:
         theirs=clock.seconds(hashed),
         goal=Goal(kind="faster", limit=15),
         note=hashing(hashed[0].output),
+        step="pip-compile",
     )
-    yield Figure(what="pip-compile, none", ours=clock.seconds(ours), theirs=clock.seconds(compiled))
-    yield Figure(what="pip install, freeze", ours=clock.seconds(ours), theirs=clock.seconds(frozen))
+    for what, runs, step in (
+        ("pip-compile, none", compiled, "pip-compile, none"),
+        ("pip install, freeze", frozen, "pip freeze"),
+    ):
+        yield Figure(what=what, ours=clock.seconds(ours), theirs=clock.seconds(runs), step=step)
     yield _doit_lock(workshop)
 
 
