@@ -16,7 +16,7 @@ from tests.bench.network import LENT, lend
 from tests.bench.workshop import Workshop
 from tests.support.engines import Running
 
-COPIED = "COPY requirements.in /requirements.in\n-r /requirements.in"
+COPIED = "COPY requirements.in /requirements.in\n"
 
 
 def dockerfile(
@@ -51,12 +51,12 @@ class Lesson:
         options: str = "",
         *,
         requirements: str | None = None,
-        text: str = "",
+        before: str = COPIED,
+        words: str = "-r /requirements.in",
         arguments: Sequence[str] = (),
     ) -> None:
-        """requirements: what is in requirements.in; without it, the measured image's. text: the
-        instructions before `pip install` and what it installs, where it is not that file, by a
-        line of its own. arguments: for the build.
+        """requirements: what is in requirements.in; without it, the measured image's. before: the
+        instructions before `pip install`. words: what that installs. arguments: of the build.
         """
         self._workshop = workshop
         self._name = f"localhost/lesson/{name}:1"
@@ -69,8 +69,7 @@ class Lesson:
             assert image.pip is not None
             requirements = (workshop.source / image.pip.requirements).read_text()
         (self._context / "requirements.in").write_text(requirements)
-        before, _, words = (text or COPIED).rpartition("\n")
-        made = dockerfile(workshop.reference(), words, self._settings, options, f"{before}\n")
+        made = dockerfile(workshop.reference(), words, self._settings, options, before)
         (self._context / "Dockerfile").write_text(made)
 
     @property

@@ -33,7 +33,7 @@ ARGUMENT = f"""\
 ARG ASTRO_VERSION="{VERSIONS[0]}"
 LABEL maintainer="Jane Doe <jane@hpc.example>"
 LABEL astropy.version=$ASTRO_VERSION
-astropy==$ASTRO_VERSION"""
+"""
 MKL = "mkl"
 
 
@@ -66,7 +66,8 @@ def _argument(workshop: Workshop, kind: str) -> Iterator[Figure]:
     name = f"{VARIANT}-{VERSIONS[1]}"
     workshop.doit(project, f"lock:{name}")
     arguments = ("--build-arg", f"ASTRO_VERSION={VERSIONS[1]}")
-    lesson = Lesson(workshop, "argument", SMALL, text=ARGUMENT, arguments=arguments)
+    words = "astropy==$ASTRO_VERSION"
+    lesson = Lesson(workshop, "argument", SMALL, before=ARGUMENT, words=words, arguments=arguments)
     yield from _compared(workshop, kind, "another version", lesson, name, project, step="pip 4")
 
 
