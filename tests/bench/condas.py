@@ -20,6 +20,7 @@ from lading import net, uv
 from lading.engines import Engine
 from lading.errors import LadingError
 from lading.files import write_text
+from tests.bench.network import LENT
 from tests.bench.workshop import Workshop
 from tests.support import miniconda
 from tests.support.channels import Channel
@@ -135,17 +136,28 @@ def by_hand(channel: Channel, folder: Path) -> dict[str, str]:
     """Writes the contexts of the lesson's first three Dockerfiles for conda, which ask the channel
     when they are built; what each builds is called like, by the step of the lesson.
     """
-    asked = f"--override-channels -c {channel.url}"
+    install, clean = f"conda install -y -c {channel.name}", "conda clean -a -y"
     commands = {
-        "conda 1": f"conda install -y {asked} astropy",
-        "conda 2": f"conda install -y {asked} astropy && conda clean -a -y",
-        "conda 3": f"conda install -y {asked} --file /packages.txt && conda clean -a -y",
+        "conda 1": f"{install} astropy",
+        "conda 2": f"{install} astropy && {clean}",
+        "conda 3": f"{install} --file /packages.txt && {clean}",
+    }
+    settings = {
+        "channel_alias": channel.alias,
+        "default_channels": [],  # added to those that are given
+        "auto_update_conda": False,
     }
     for step, command in commands.items():
-        (folder / step).mkdir(parents=True)
+        lent = folder / step / "lent"
+        lent.mkdir(parents=True)
+        (lent / "condarc").write_text(json.dumps(settings))
         (folder / step / "packages.txt").write_text("astropy\n")
         (folder / step / "Dockerfile").write_text(
-            f"FROM {BASE}\nCOPY packages.txt /\nRUN {command}\nENV CONDA_PREFIX=/opt/conda\n"
+            f"FROM {BASE}\n"
+            "COPY packages.txt /\n"
+            f"RUN --mount=type=bind,source=lent,target={LENT} \\\n"
+            f"    export CONDARC={LENT}/condarc && {command}\n"
+            "ENV CONDA_PREFIX=/opt/conda\n"
         )
     return {step: f"localhost/lesson/{step.replace(' ', '-')}:1" for step in commands}
 
