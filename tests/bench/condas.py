@@ -140,7 +140,7 @@ def by_hand(channel: Channel, folder: Path) -> dict[str, str]:
     commands = {
         "conda 1": f"{install} astropy",
         "conda 2": f"{install} astropy && {clean}",
-        "conda 3": f"{install} --file /packages.txt && {clean}",
+        "conda 3": f"conda env update -n root -f /environment.yaml && {clean}",
     }
     settings = {
         "channel_alias": channel.alias,
@@ -151,10 +151,12 @@ def by_hand(channel: Channel, folder: Path) -> dict[str, str]:
         lent = folder / step / "lent"
         lent.mkdir(parents=True)
         (lent / "condarc").write_text(json.dumps(settings))
-        (folder / step / "packages.txt").write_text("astropy\n")
+        (folder / step / "environment.yaml").write_text(
+            f"channels: [{channel.name}]\ndependencies: [astropy]\n"
+        )
         (folder / step / "Dockerfile").write_text(
             f"FROM {BASE}\n"
-            "COPY packages.txt /\n"
+            "COPY environment.yaml /\n"
             f"RUN --mount=type=bind,source=lent,target={LENT} \\\n"
             f"    export CONDARC={LENT}/condarc && {command}\n"
             "ENV CONDA_PREFIX=/opt/conda\n"

@@ -18,7 +18,7 @@ STEPS = {
     "mkl": "pip, Intel's Python: numpy with Intel's packages from PyPI",
     "conda 1": "conda, Dockerfile 1: `conda install`",
     "conda 2": "conda, Dockerfile 2: `conda clean`",
-    "conda 3": "conda, Dockerfile 3: a file of packages",
+    "conda 3": "conda, Dockerfile 3: an environment.yaml",
     "conda freeze": "conda, Dockerfile 4: `conda install` and `conda list --explicit`, "
     "against the lock",
     "conda 4": "conda, Dockerfile 4: installed from the explicit file",
