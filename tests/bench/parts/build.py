@@ -37,7 +37,7 @@ def measure(workshop: Workshop) -> Iterator[Figure]:
             ours=clock.seconds(ours),
             theirs=clock.seconds(theirs),
             goal=goal,
-            note="theirs: pip install, which keeps its cache",
+            note="theirs: pip install, which keeps of its downloads what the index lets it cache",
             step=step,
         )
         yield sizes(workshop, kind, f"image on {kind}", lesson.name, step=step)
