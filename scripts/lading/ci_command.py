@@ -41,9 +41,19 @@ class Ci(Asking):
             "default": False,
             "help": "write nothing; exit code 1 where a file would be another one",
         },
+        {
+            "name": "login",
+            "long": "login",
+            "type": bool,
+            "default": False,
+            "help": "what the workflows log in with: writes docker's configuration of this run,"
+            " with REGISTRY_USERNAME and REGISTRY_PASSWORD in it, and says the folder",
+        },
     )
 
-    def _execute(self, force: bool, check: bool, pos_args: list[str]) -> int:
+    def _execute(self, force: bool, check: bool, login: bool, pos_args: list[str]) -> int:
+        if login:
+            return self._login()
         if unknown := [name for name in pos_args if name not in HOSTS]:
             raise InvalidCommand(f"'{unknown[0]}' is neither {' nor '.join(HOSTS)}")
         state = self.opened()
@@ -57,6 +67,14 @@ class Ci(Asking):
         if not check and not state.project.registry:
             self.outstream.write(NO_REGISTRY)
         return 1 if check and changed else 0
+
+    def _login(self) -> int:
+        from lading.ci import login, runner
+
+        state = self.opened()
+        host = runner.host(state.project.registry)
+        self.outstream.write(f"{login.configured(host, state.environ)}\n")
+        return 0
 
 
 def written(state: State, hosts: tuple[str, ...] | list[str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
 """CI: what a runner has to make, found by keys, and the workflows that let runners make it.
 
-section → layout → stale → github, gitlab · summary
+section → layout → stale → github, gitlab · login · summary
 """

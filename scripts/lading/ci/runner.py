@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from lading.errors import DeclarationError
 from lading.project import Project
+from lading.references import parse
 
 
 class Runner(Struct, frozen=True, kw_only=True):
@@ -24,8 +25,15 @@ class Runner(Struct, frozen=True, kw_only=True):
 
     @property
     def host(self) -> str:
-        """Where to log in to: the registry without its path; empty without one."""
-        return self.registry.partition("/")[0]
+        """Where to log in to."""
+        return host(self.registry)
+
+
+def host(registry: str) -> str:
+    """Where to log in to, as Docker reads the names of images: `somebody` is somebody on Docker
+    Hub. Empty without a registry.
+    """
+    return parse(f"{registry}/image").registry if registry else ""
 
 
 def of(project: Project) -> Runner:
