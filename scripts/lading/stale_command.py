@@ -44,29 +44,41 @@ class Stale(Asking):
             "choices": tuple(FORMATS.items()),
             "help": "how it is said",
         },
+        {
+            "name": "push",
+            "long": "push",
+            "type": bool,
+            "default": True,
+            "inverse": "no-push",
+            "help": "what is made is pushed, so that what lacks only its tag in the registry is to"
+            " be made; GitLab's own variables say it themselves",
+        },
     )
 
-    def _execute(self, format: str, pos_args: list[str]) -> int:
-        from lading.ci import stale
+    def _execute(self, format: str, push: bool, pos_args: list[str]) -> int:
+        from lading.ci import gitlab, stale
 
         state = self.opened()
+        if format == "gitlab":
+            push = gitlab.pushes(state.environ)
         state.say_on(sys.stderr)
         workflows = format in ("github", "gitlab")
         if workflows and pos_args:
             raise InvalidCommand(f"--format {format} is for all images: leave the names out")
         # Of several platforms, a runner makes its own.
-        found = stale.find(state, [image for _, image in chosen([state], pos_args)])
+        images = [image for _, image in chosen([state], pos_args)]
+        found = stale.find(state, images, push=push)
         for note in found.notes:
             state.console.note(note)
         if not workflows:
             self.outstream.write(stale.as_json(found) if format == "json" else stale.text(found))
             return found.code
         state.console.note(stale.text(found).rstrip())
-        self.outstream.write(_workflow(state, format, found))
+        self.outstream.write(_workflow(state, format, found, push))
         return 0
 
 
-def _workflow(state: State, format: str, found: Found) -> str:
+def _workflow(state: State, format: str, found: Found, push: bool) -> str:
     """What the jobs behind the first one follow from. Raises `LadingError` where they can't know of
     something that is to be made.
     """
@@ -75,8 +87,8 @@ def _workflow(state: State, format: str, found: Found) -> str:
 
     plan = layout.of(state.project)
     if format == "gitlab":
-        push = bool(found.registry) and gitlab.pushes(state.environ)
-        return gitlab.child(state.project, plan, runner.of(state.project), found, push)
+        pushed = bool(found.registry) and push
+        return gitlab.child(state.project, plan, runner.of(state.project), found, pushed)
     for note in found.notes:
         state.console.note(command("warning", note))
     wanted = [id for id, item in found.sources.items() if item.stale]

@@ -58,13 +58,15 @@ class Found(Struct, frozen=True, kw_only=True):
         return 2 if self.notes else 1 if self.stale else 0
 
 
-def find(state: State, images: Sequence[Image]) -> Found:
-    """What is to be made of these images, and of the sources that those of them need."""
+def find(state: State, images: Sequence[Image], *, push: bool = True) -> Found:
+    """What is to be made of these images, and of the sources that those of them need. Where it is
+    not pushed, nobody asks for the tags of what is there.
+    """
     plan = layout.of(state.project)
     keys = {image.name: _key(state, image) for image in images}
     parts = {pair.id: _part(state, pair) for pair in plan.pairs}
-    answers, notes = _asked(state, images, keys, parts.values())
-    found = tuple(_image(state, image, *keys[image.name], answers) for image in images)
+    answers, notes = _asked(state, images, keys, parts.values(), push)
+    found = tuple(_image(state, image, *keys[image.name], answers, push) for image in images)
     stale = {item.name for item in found if item.stale}
     wanted = {
         pair for group in plan.groups if stale.intersection(group.images) for pair in group.pairs
@@ -110,6 +112,7 @@ def _asked(
     images: Iterable[Image],
     keys: dict[str, tuple[str, str]],
     parts: Iterable[Wanted | None],
+    push: bool,
 ) -> tuple[dict[str, Answer], list[str]]:
     """What the registry has, by key; and what it could not be asked, or what is not believed."""
     if not state.project.registry:
@@ -119,23 +122,26 @@ def _asked(
         key, why = keys[image.name]
         if key and not why:
             where, tag = state.pushed_as(image)
-            wanted[key] = Wanted(repository=where, key=key, tag=tag)
+            wanted[key] = Wanted(repository=where, key=key, tag=tag if push else "")
     notes: list[str] = []
     return state.ask_registry(wanted, lambda text: notes.append(text.strip())), notes
 
 
-def _image(state: State, image: Image, key: str, why: str, answers: dict[str, Answer]) -> Item:
+def _image(
+    state: State, image: Image, key: str, why: str, answers: dict[str, Answer], push: bool
+) -> Item:
     there = answers.get(key)
+    tagged = there is not None and (there.tagged or not push)
     where = ""
     if why:
         pass
-    elif there is not None and there.tagged and there.kept.checks == check_verb.checks(image):
+    elif there is not None and tagged and there.kept.checks == check_verb.checks(image):
         where = "registry"
     elif state.archived(image):
         where = "here"
     elif there is None:
         why = "not in the registry" if state.project.registry else "there is no registry to ask"
-    elif not there.tagged:
+    elif not tagged:
         why = f"its tag {state.pushed_as(image)[1]} is not there, or is another image's"
     else:
         why = "it was checked by other checks than today's"

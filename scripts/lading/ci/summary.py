@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
+from lading.ci import stale
 from lading.console import counted, size
 from lading.diff.words import code, escaped
 from lading.errors import LadingError
@@ -21,9 +22,10 @@ def made(state: State, images: Sequence[Image]) -> str:
     """A table of these images as they are in dist/, and what failed below it."""
     rows = ["| image | | size | tests | for Apptainer |", "|---|---|---:|---|---|"]
     below: list[str] = []
+    pushed = _pushed(state, images)
     for image in images:
         try:
-            row, more = _row(state, image)
+            row, more = _row(state, image, pushed)
         except LadingError as error:
             row, more = f"| {code(image.name)} | {escaped(error.what)} | | | |", []
         rows.append(row)
@@ -31,13 +33,34 @@ def made(state: State, images: Sequence[Image]) -> str:
     return "\n".join([*rows, "", *below, *([""] if below else [])])
 
 
-def _row(state: State, image: Image) -> tuple[str, list[str]]:
+def _pushed(state: State, images: Sequence[Image]) -> set[str]:
+    """The names of those of which nothing is here, and that the registry has."""
+    lacking = [image for image in images if not _here(state, image)]
+    if not state.project.registry or not lacking:
+        return set()
+    found = stale.find(state, lacking).images
+    return {item.name for item in found if item.where == "registry"}
+
+
+def _here(state: State, image: Image) -> bool:
+    try:
+        return state.archived(image) or bool(_checked(state, image))
+    except LadingError:
+        return False  # said in its row
+
+
+def _checked(state: State, image: Image) -> Mapping[str, Any]:
+    """What was found when the image with today's key was checked here; empty if it was not."""
     found = check_verb.read(state, image)
-    if found.get("key") != state.key(image):
-        found = {}
+    return found if found.get("key") == state.key(image) else {}
+
+
+def _row(state: State, image: Image, pushed: Container[str]) -> tuple[str, list[str]]:
+    found = _checked(state, image)
     archived = state.archived(image)
     if not archived and not found:
-        return f"| {code(image.name)} | not made | | | |", []
+        how = f"{code(state.name(image))}, in the registry" if image.name in pushed else "not made"
+        return f"| {code(image.name)} | {how} | | | |", []
     how, bytes = "its checks failed", ""
     if archived:
         record = json.loads(state.record(image).read_bytes())
