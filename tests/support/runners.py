@@ -1,11 +1,12 @@
 """Runners of GitHub's and GitLab's, as far as the files of `doit ci` need them, on this machine.
 
 Each job has a clone and a home of its own, and nothing else. Its commands are run by bash as
-runners do; checking out, handing artifacts on and what Actions else are used are played here.
+runners do; checking out, caches, handing artifacts on and what Actions else are used are played.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -37,21 +38,28 @@ class Job:
 
 @dataclass
 class Runners:
-    """Where jobs run: clones of `origin` below `folder`, in `environ`; `before` each of them."""
+    """Where jobs run: clones of `origin` below `folder`, in `environ`; `before` each of them.
+
+    caches: what was kept of earlier jobs, by keys, in the order it was kept; None keeps nothing.
+    """
 
     origin: Path
     folder: Path
     environ: Mapping[str, str]
     before: Callable[[str], Mapping[str, str]] = lambda job: {}
+    secrets: Mapping[str, str] = field(default_factory=dict)
     artifacts: dict[str, Path] = field(default_factory=dict)
+    caches: dict[str, Path] | None = field(default_factory=dict)
     count: int = 0
+    patience: float = 300
     say: Callable[[str], object] = print
 
     def place(self, name: str) -> tuple[Path, dict[str, str]]:
         """An empty workspace with a home beside it, and the environment of a job in it."""
         self.count += 1
         top = self.folder / f"{self.count}"
-        (top / "home").mkdir(parents=True)
+        for folder in ("home", "temp", "work"):
+            (top / folder).mkdir(parents=True)
         environ = {**self.environ, "HOME": str(top / "home"), **self.before(name)}
         return top / "work", environ
 
@@ -71,12 +79,37 @@ class Runners:
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
-            timeout=300,
+            timeout=self.patience,
         )
         job.seconds += time.monotonic() - start
         job.log += f"$ {script.rstrip()}\n{done.stdout}"
         self.say(f"[{job.name}] $ {script.rstrip()}  [{done.returncode}]\n{done.stdout}")
         return done.returncode
+
+    def restore(self, keys: Sequence[str], to: Path) -> str:
+        """Brings what a cache has under the first of these keys, else under the newest that begins
+        with one of the others; the key that it had, empty for none.
+        """
+        if self.caches is None:
+            return ""
+        newest = [*reversed(self.caches)]
+        found = [key for key in newest if key == keys[0]]
+        for start in keys[1:]:
+            found += [key for key in newest if key.startswith(start)]
+        if not found:
+            return ""
+        shutil.copytree(self.caches[found[0]], to, dirs_exist_ok=True)
+        return found[0]
+
+    def keep(self, key: str, path: Path) -> None:
+        """Keeps a folder, if it is there, for jobs to come."""
+        if self.caches is None or not path.is_dir():
+            return
+        kept = self.folder / "caches" / hashlib.sha256(key.encode()).hexdigest()[:16]
+        shutil.rmtree(kept, ignore_errors=True)
+        shutil.copytree(path, kept)
+        self.caches.pop(key, None)
+        self.caches[key] = kept
 
 
 # -- GitHub -----------------------------------------------------------------------------------
@@ -100,7 +133,8 @@ def github(
             "actor": "somebody",
         },
         "runner": {"environment": "self-hosted"},
-        "secrets": {},
+        "secrets": runners.secrets,
+        "vars": {},
         "needs": {},
     }
     if event != "pull_request":
@@ -146,11 +180,16 @@ def _github_steps(
     env: Mapping[str, str],
 ) -> Job:
     work, environ = runners.place(ran.name)
-    files = {name: work.parent / name.lower() for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY")}
+    names = ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY", "GITHUB_ENV")
+    files = {name: work.parent / name.lower() for name in names}
     environ |= {name: str(path) for name, path in files.items()}
     environ |= {"GITHUB_ACTIONS": "true", "GITHUB_WORKSPACE": str(work)}
-    environ |= {name: filled(text, context) for name, text in {**env, **job.get("env", {})}.items()}
-    context["steps"] = {}
+    environ |= {"RUNNER_TEMP": str(work.parent / "temp")}
+    context["env"] = {
+        name: filled(text, context) for name, text in {**env, **job.get("env", {})}.items()
+    }
+    context |= {"steps": {}, "workspace": work}
+    to_keep: dict[str, Path] = {}
     ran.result = "success"
     for step in job["steps"]:
         asked = step.get("if", "success()")
@@ -158,32 +197,49 @@ def _github_steps(
         if not truth(value(asked, context)) or (context["failed"] and "cancelled" not in asked):
             continue
         if "uses" in step:
-            _played(runners, step, context, work, Path(environ["HOME"]))
+            to_keep |= _played(runners, step, context, work)
             continue
         given = {name: filled(text, context) for name, text in step.get("env", {}).items()}
         files["GITHUB_OUTPUT"].write_text("")
+        files["GITHUB_ENV"].write_text("")
         before = ran.seconds
-        code = runners.bash(filled(step["run"], context), work, {**environ, **given}, ran)
+        script = filled(step["run"], context)
+        code = runners.bash(script, work, {**environ, **context["env"], **given}, ran)
+        context["env"] |= _said(files["GITHUB_ENV"])
         if step.get("name") == "set up":
             ran.seconds = before
         if "id" in step:
-            lines = files["GITHUB_OUTPUT"].read_text().splitlines()
-            context["steps"][step["id"]] = {"outputs": dict(line.split("=", 1) for line in lines)}
+            context["steps"][step["id"]] = {"outputs": _said(files["GITHUB_OUTPUT"])}
         if code:
             ran.result = "failure"
     summary = files["GITHUB_STEP_SUMMARY"]
     ran.summary = summary.read_text() if summary.exists() else ""
-    ran.outputs = {name: filled(text, context) for name, text in job.get("outputs", {}).items()}
+    for key, path in to_keep.items():
+        if ran.result == "success":
+            runners.keep(key, path)
+    outputs = {name: filled(text, context) for name, text in job.get("outputs", {}).items()}
+    # actions/runner's JobExtension.cs: "Skip output … since it may contain secret."
+    secrets = [text for text in runners.secrets.values() if text]
+    ran.outputs = {
+        name: text
+        for name, text in outputs.items()
+        if not any(secret in text for secret in secrets)
+    }
     return ran
 
 
+def _said(file: Path) -> dict[str, str]:
+    """What a step wrote for those behind it: NAME=TEXT."""
+    return dict(line.split("=", 1) for line in file.read_text().splitlines())
+
+
 def _played(
-    runners: Runners, step: Mapping[str, Any], context: dict[str, Any], work: Path, home: Path
-) -> None:
-    """What the Actions do that the workflow uses. A cache has nothing: the runner is fresh."""
+    runners: Runners, step: Mapping[str, Any], context: dict[str, Any], work: Path
+) -> dict[str, Path]:
+    """What the Actions do that the workflow uses; what is to be kept when the job went well."""
     name = step["uses"].partition("@")[0]
     given = {key: filled(text, context) for key, text in step.get("with", {}).items()}
-    path = Path(given.get("path", "").replace("~", str(home), 1))
+    path = work / given.get("path", "")
     if name == "actions/checkout":
         runners.clone(work)
     elif name == "actions/upload-artifact":
@@ -193,9 +249,16 @@ def _played(
         shutil.copyfile(path, kept / path.name)
         runners.artifacts[given["name"]] = kept
     elif name == "actions/download-artifact":
-        shutil.copytree(runners.artifacts[given["name"]], path, copy_function=shutil.copyfile)
+        kept = runners.artifacts[given["name"]]
+        shutil.copytree(kept, path, copy_function=shutil.copyfile, dirs_exist_ok=True)
+    elif name == "actions/cache":
+        keys = [given["key"], *given.get("restore-keys", "").split()]
+        # What has its very key is not kept once more.
+        if runners.restore(keys, path) != given["key"]:
+            return {given["key"]: path}
     else:
-        assert name in ("actions/cache", "actions/setup-python"), name
+        assert name == "actions/setup-python", name
+    return {}
 
 
 def filled(text: str, context: Mapping[str, Any]) -> str:
@@ -288,9 +351,19 @@ def _called(name: str, given: Sequence[Any], context: Mapping[str, Any]) -> Any:
     known = {
         "cancelled": False,
         "success": not context.get("failed"),
-        "hashFiles": "0123",
     }
+    if name == "hashFiles":
+        return _hash_of(context["workspace"], given)
     return known[name]
+
+
+def _hash_of(work: Path, patterns: Sequence[str]) -> str:
+    """One sha256 of all files that a pattern is met by."""
+    found = {path for pattern in patterns for path in work.glob(pattern.replace("**", "**/*"))}
+    said = hashlib.sha256()
+    for path in sorted(path for path in found if path.is_file()):
+        said.update(hashlib.sha256(path.read_bytes()).digest())
+    return said.hexdigest()
 
 
 # -- GitLab -----------------------------------------------------------------------------------
@@ -312,13 +385,14 @@ def gitlab(
         if "trigger" in job:
             (include,) = job["trigger"]["include"]
             child = runners.artifacts[include["job"]] / include["artifact"]
-            done |= _child(runners, child, variables)
+            done |= gitlab_child(runners, child, variables)
         else:
             done[name] = _gitlab_job(runners, name, job, variables, [])
     return done, child
 
 
-def _child(runners: Runners, path: Path, variables: Mapping[str, str]) -> dict[str, Job]:
+def gitlab_child(runners: Runners, path: Path, variables: Mapping[str, str]) -> dict[str, Job]:
+    """Runs the pipeline that another one starts; its jobs by name."""
     text = yaml.load(path.read_text(), Loader=yaml.BaseLoader)
     said = {**variables, "CI_PIPELINE_SOURCE": "parent_pipeline"}
     assert any(_rule(rule["if"], said) for rule in text["workflow"]["rules"])
@@ -355,24 +429,29 @@ def _gitlab_job(
     ran = Job(name=name)
     work, environ = runners.place(name)
     every = {**variables, **job.get("variables", {})}
-    if every.get("GIT_STRATEGY") == "none":
-        work.mkdir()
-    else:
-        runners.clone(work)
+    runners.clone(work)
     for one in given:
         if one in runners.artifacts:
             shutil.copytree(
                 runners.artifacts[one], work, dirs_exist_ok=True, copy_function=shutil.copyfile
             )
+    cache = job.get("cache", {})
+    for path in cache.get("paths", ()):
+        runners.restore([f"{cache['key']}:{path}"], work / path)
     own = {"CI_PROJECT_DIR": str(work), "GITLAB_CI": "true", **every}
     environ |= {key: re.sub(r"\$(\w+)", lambda m: own.get(m[1], ""), v) for key, v in own.items()}
     code = runners.bash("\n".join(job["script"]), work, environ, ran)
     if "after_script" in job:
         runners.bash("\n".join(job["after_script"]), work, environ, ran)
     ran.result = "failure" if code else "success"
+    for path in cache.get("paths", ()) if not code else ():
+        runners.keep(f"{cache['key']}:{path}", work / path)
     artifacts = job.get("artifacts", {})
     if not code or artifacts.get("when") == "always":
         for path in artifacts.get("paths", ()):
+            if not (work / path).exists():
+                ran.log += f"WARNING: {path}: no matching files\n"
+                continue
             kept = runners.folder / "artifacts" / f"{runners.count}" / path
             kept.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(work / path, kept)

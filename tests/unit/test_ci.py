@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -16,15 +18,17 @@ import pytest
 import yaml
 
 from lading.annotations import annotate, command
-from lading.ci import github, gitlab, layout, runner, stale
+from lading.ci import github, gitlab, layout, login, runner, stale
 from lading.ci.stale import Found, Item
 from lading.ci.written import headed
+from lading.engines import contexts
 from lading.errors import LadingError
 from lading.parts import PRODUCT
 from lading.project import Project, load
 from tests.support import runners
 from tests.support.projects import REPOSITORY, YAML, Trial
-from tests.support.registries import CUT, Registry, pretend_pushed, registry
+from tests.support.registries import CUT, LAYER, Registry, pretend_pushed, registry
+from tests.support.runners import Runners
 from tests.unit.test_sources import Said, built, edit, loopback, one_day
 from tests.unit.test_sources import trial as sources
 
@@ -70,9 +74,9 @@ def asked(trial: Trial, capsys: Said, *arguments: str) -> tuple[int, dict[str, A
     return code, found
 
 
-def outputs(trial: Trial, capsys: Said) -> dict[str, str]:
+def outputs(trial: Trial, capsys: Said, *arguments: str) -> dict[str, str]:
     capsys.readouterr()
-    assert trial.doit("stale", "--format", "github") == 0
+    assert trial.doit("stale", "--format", "github", *arguments) == 0
     return dict(line.split("=", 1) for line in capsys.readouterr().out.splitlines())
 
 
@@ -120,6 +124,20 @@ def test_what_would_be_made_again_is_stale(trial: Trial, there: Registry, capsys
     _, found = asked(trial, capsys)
     assert found["images"]["two"]["why"] == f"its tag {tag} is not there, or is another image's"
     assert not found["images"]["one"]["stale"]
+    # Where nothing is pushed, nobody needs its tag: nothing is made, nor asked for.
+    there.asked.clear()
+    assert asked(trial, capsys, "--no-push")[0] == 0
+    assert not [line for line in there.asked if tag in line]
+    assert outputs(trial, capsys, "--no-push") == {"images": "[]"}
+    # Where it is, it is named, and not downloaded for it.
+    there.asked.clear()
+    assert trial.doit("push:two") == 0
+    assert not [
+        line for line in there.asked if "GET" in line and hashlib.sha256(LAYER).hexdigest() in line
+    ]
+    assert asked(trial, capsys)[0] == 0
+    assert trial.doit("summary", "two") == 0
+    assert f"/group/two:{tag}`, in the registry |" in capsys.readouterr().out
 
 
 def test_a_lock_that_is_not_current_is_stale(trial: Trial, capsys: Said) -> None:
@@ -314,15 +332,18 @@ def test_both_are_as_their_schemas_have_it(registry: str, tmp_path: Path) -> Non
     child = gitlab.child(project, plan, how, found, push=bool(registry))
     valid("gitlab-ci", tmp_path, headed(gitlab.pipeline(project, how)), child)
     jobs = yaml.safe_load(text)["jobs"]
-    assert list(jobs) == ["stale", "source-lib-on-slim", "source-tool-on-slim",
+    assert list(jobs) == ["stale", "whole", "source-lib-on-slim", "source-tool-on-slim",
                           "images-with-lib-tool-on-slim", "images"]  # fmt: skip
-    pushed = ["push" in [step.get("name") for step in job["steps"]] for job in jobs.values()]
-    assert pushed == ([False, True, True, True, True] if registry else [False] * 5)
-    assert ("docker login" in text) == bool(registry)
-    assert ("push:" in child) == bool(registry)
+    names = {id: {step.get("name") for step in job["steps"]} for id, job in jobs.items()}
+    pushed = [bool(some & {"push", "make and push"}) for some in names.values()]
+    assert pushed == ([False, False, True, True, True, True] if registry else [False] * 6)
+    assert ("doit ci --login" in text) == bool(registry)
+    # An image that lacks only its tag is not downloaded: `push` makes what there is not.
+    assert ("push:one" in child, "archive:one" in child) == (bool(registry), not registry)
     # Nobody gets more than it takes.
     assert yaml.safe_load(text)["permissions"] == {"contents": "read"}
     own = {name: job.get("permissions", {}).get("packages") for name, job in jobs.items()}
+    assert own.pop("whole") is None
     assert set(own.values()) == ({"read", "write"} if "ghcr" in registry else {None})
     assert "packages: write" not in text.partition("\n  source-lib")[0]
     script = yaml.safe_load(child)["source:tool@slim"]["script"]
@@ -331,6 +352,17 @@ def test_both_are_as_their_schemas_have_it(registry: str, tmp_path: Path) -> Non
         {"job": "source:lib@slim"},
         {"job": "source:tool@slim"},
     ]
+
+
+def test_a_project_without_images(tmp_path: Path) -> None:
+    (tmp_path / "project.yaml").write_text(
+        "lading: 1\nname: x\nbases: {slim: {image: x}}\n"
+        "images: {one: {base: slim, default: false}}\nci: {setup: 'true'}\n"
+    )
+    project = load(tmp_path / "project.yaml")
+    text = github.workflow(project, layout.of(project), runner.of(project))
+    valid("github-workflows", tmp_path, text)
+    assert list(yaml.safe_load(text)["jobs"]) == ["stale"]
 
 
 def test_this_projects_own(tmp_path: Path) -> None:
@@ -425,6 +457,79 @@ def test_names_that_could_be_two_things(tmp_path: Path) -> None:
     assert layout.of(one).pairs[0].id == "source-lib-on-slim"
 
 
+# -- logging in -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("registry", "host"),
+    [
+        ("", ""),
+        ("somebody/images", "docker.io"),
+        ("somebody", "docker.io"),
+        ("index.docker.io/somebody", "docker.io"),
+        ("registry.example.org:5000/group", "registry.example.org:5000"),
+        ("localhost/group", "localhost"),
+    ],
+)
+def test_where_to_log_in(registry: str, host: str) -> None:
+    assert runner.host(registry) == host
+
+
+def test_what_a_run_logs_in_with(tmp_path: Path) -> None:
+    own, host = tmp_path / ".docker", "registry.example.org"
+    secret = {"HOME": str(tmp_path), "REGISTRY_PASSWORD": "b", "RUNNER_TEMP": str(tmp_path)}
+    with pytest.raises(LadingError, match="REGISTRY_USERNAME is not"):
+        login.configured(host, secret)
+    environ = {**secret, "REGISTRY_USERNAME": "a"}
+    nobody = {"HOME": str(tmp_path)}
+    assert login.configured(host, nobody) == own
+    assert login.configured("", environ) == own
+    # Docker's own settings, contexts and builders are there, and none of its files is written to.
+    meta = own / "contexts/meta" / hashlib.sha256(b"big").hexdigest() / "meta.json"
+    meta.parent.mkdir(parents=True)
+    meta.write_text(json.dumps({"Endpoints": {"docker": {"Host": "ssh://big.example.org"}}}))
+    before = json.dumps({
+        "auths": {"other.example.org": {"auth": "x"}}, "credsStore": "none-such",
+        "credHelpers": {host: "ecr-login", "third.example.org": "gcr"}, "proxies": {},
+    })  # fmt: skip
+    (own / "config.json").write_text(before)
+    made = login.configured(host, environ)
+    assert made.parent == tmp_path and made != own
+    assert (made / "config.json").stat().st_mode & 0o077 == 0
+    settings = json.loads((made / "config.json").read_text())
+    assert settings == json.loads(before) | {
+        "auths": {"other.example.org": {"auth": "x"}, host: {"auth": "YTpi"}},
+        # For this one docker's client looks into the file, whatever helper the others have.
+        "credHelpers": {host: "", "third.example.org": "gcr"},
+    }
+    found = contexts.place("big", {"DOCKER_CONFIG": str(made)})
+    assert found is not None and "big.example.org" in found.url
+    assert (own / "config.json").read_text() == before
+    # Docker Hub is called by another name there; of GitLab's own registry a job is given it.
+    (own / "config.json").unlink()
+    given = {"CI_REGISTRY": "docker.io", "CI_REGISTRY_USER": "c", "CI_REGISTRY_PASSWORD": "d"}
+    made = login.configured("docker.io", environ | given)
+    (name, entry), *more = json.loads((made / "config.json").read_text())["auths"].items()
+    assert (name.split("/")[2], entry, more) == ("index.docker.io", {"auth": "Yzpk"}, [])
+    (own / "config.json").write_text("{")
+    with pytest.raises(LadingError, match=r"config\.json can't be read"):
+        login.configured(host, environ)
+
+
+def test_the_command_that_logs_in(
+    trial: Trial, there: Registry, capsys: Said, tmp_path: Path
+) -> None:
+    capsys.readouterr()
+    assert trial.doit("ci", "--login") == 0
+    assert capsys.readouterr().out == f"{tmp_path}/.docker\n"
+    trial.environ |= {"REGISTRY_USERNAME": "a", "REGISTRY_PASSWORD": "b"}
+    assert trial.doit("ci", "--login") == 0
+    folder = Path(capsys.readouterr().out.strip())
+    assert list(json.loads((folder / "config.json").read_text())["auths"]) == [there.host]
+    shutil.rmtree(folder)
+    assert not any((trial.root / path).exists() for path in BOTH), "nothing else is written"
+
+
 # -- when jobs run ----------------------------------------------------------------------------
 
 
@@ -451,6 +556,125 @@ def test_when_the_images_are_made(
     given = {"images-with-lib-tool-on-slim": images} if images else {}
     needs["stale"] = {"result": first, "outputs": given}
     assert runners.truth(runners.value(job["if"], {"needs": needs})) is runs
+
+
+@pytest.mark.parametrize(
+    ("event", "ref", "default", "runs"),
+    [
+        ("push", "develop", "develop", True),
+        ("push", "main", "develop", False),  # a branch as any other
+        ("pull_request", "7/merge", "develop", True),
+        ("workflow_dispatch", "main", "develop", True),
+    ],
+)
+def test_which_branches_run(event: str, ref: str, default: str, runs: bool, tmp_path: Path) -> None:
+    project = declared(tmp_path)
+    text = yaml.load(
+        github.workflow(project, layout.of(project), runner.of(project)), Loader=yaml.BaseLoader
+    )
+    assert text["on"]["push"] == {"branches": ["**"]}, "tags make nothing"
+    said = {
+        "event_name": event,
+        "ref_name": ref,
+        "event": {"repository": {"default_branch": default}},
+    }
+    assert runners.truth(runners.value(text["jobs"]["stale"]["if"], {"github": said})) is runs
+
+
+DOIT = """\
+#!/bin/sh
+store=${LADING_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/lading}
+made="$store/derived/00/product.tar"
+echo "doit $*, with $(cd "$store" 2>/dev/null && ls -x)" >&2
+case "$*" in
+  "stale "*) printf '%s\n' source-lib-on-slim=00 source-tool-on-slim= 'images=[]' \
+    'images-with-lib-tool-on-slim=[{"name": "one", "images": "one", "key": "11"}]' ;;
+  "ci "*) echo "$HOME/.docker" ;;
+  "summary "*) echo "| $2 | not made |" ;;
+  build:*) mkdir -p "${made%/*}" && touch "$made" ;;
+  *archive:one*) [ -e "$made" ] ;;
+  *) exit 1 ;;
+esac
+"""
+"""A lading that has one source to compile, and an image that needs it; the other is not made."""
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Runners:
+    """Runners that have this lading, and a project for it."""
+    for name, text in (("doit", DOIT), ("pip", "#!/bin/sh\n")):
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        (tmp_path / "bin" / name).write_text(text)
+        (tmp_path / "bin" / name).chmod(0o755)
+    project = declared(tmp_path / "project", "registry.example.org/group")
+    workflow = github.workflow(project, layout.of(project), runner.of(project))
+    (tmp_path / "lading.yml").write_text(workflow)
+    runners.git(tmp_path, "init", "--quiet", "--initial-branch", "main", str(project.root))
+    runners.commit(project.root, "The beginning")
+    environ = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    return Runners(project.root, tmp_path / "runners", environ)
+
+
+def results(jobs: Mapping[str, runners.Job]) -> dict[str, str]:
+    return {name: job.result for name, job in jobs.items()}
+
+
+def test_what_github_does_not_hand_on_is_no_success(fresh: Runners, tmp_path: Path) -> None:
+    workflow = tmp_path / "lading.yml"
+    fine = dict.fromkeys(("stale", "source-lib-on-slim", "one"), "success")
+    assert results(runners.github(fresh, workflow, "pull_request")) == fine
+    fresh.secrets = {"REGISTRY_USERNAME": "one"}
+    jobs = runners.github(fresh, workflow, "pull_request")
+    assert results(jobs) == {
+        "stale": "success",
+        "whole": "failure",
+        "source-lib-on-slim": "success",
+    }
+    assert "\n::error title=what is to be made is not known::" in jobs["whole"].log
+
+
+@pytest.mark.parametrize("name", ["", "XDG_CACHE_HOME", "LADING_CACHE"])
+def test_the_store_is_where_a_runner_has_it(name: str, fresh: Runners, tmp_path: Path) -> None:
+    if name:
+        fresh.environ = {**fresh.environ, name: str(tmp_path / "elsewhere")}
+    jobs = runners.github(fresh, tmp_path / "lading.yml", "pull_request")
+    assert "doit --continue archive:one, with derived\n" in jobs["one"].log
+    # What was in it stays for the next run, of what differs in a file of its inputs, too.
+    shutil.rmtree(tmp_path / "elsewhere", ignore_errors=True)
+    (fresh.origin / "recipes").mkdir()
+    (fresh.origin / "recipes/one.in").write_text("a\n")
+    runners.commit(fresh.origin, "One line more")
+    jobs = runners.github(fresh, tmp_path / "lading.yml", "pull_request")
+    assert "doit build:source:lib@slim, with derived\n" in jobs["source-lib-on-slim"].log
+    assert fresh.caches is not None and len(fresh.caches) == 4
+
+
+def test_what_fails_on_gitlab_is_said(fresh: Runners, tmp_path: Path) -> None:
+    project = load(fresh.origin / "project.yaml")
+    new = {name: Item(name=name, key="00", why="new") for name in ("one", "true", "lib@slim")}
+    found = Found(
+        registry=project.registry,
+        images=(new["one"], new["true"]),
+        sources={"source-lib-on-slim": new["lib@slim"]},
+    )
+    plan = layout.of(project)
+    plan = layout.Layout(pairs=plan.pairs[:1], groups=plan.groups)
+    child = tmp_path / "child.yml"
+    child.write_text(gitlab.child(project, plan, runner.of(project), found, push=False))
+    jobs = runners.gitlab_child(fresh, child, {})
+    assert results(jobs) == {
+        "source:lib@slim": "success", "image:one": "success", "image:true": "failure",
+        "summary": "success",
+    }  # fmt: skip
+    assert jobs["summary"].summary == "| one | not made |\n| true | not made |\n"
+    assert "with derived\n" in runners.gitlab_child(fresh, child, {})["source:lib@slim"].log
+    # Of what was not even begun there is a word, too.
+    fresh.artifacts.clear()
+    (tmp_path / "bin/doit").write_text("#!/bin/sh\nexit 1\n")
+    jobs = runners.gitlab_child(fresh, child, {})
+    assert jobs["image:one"].result == "skipped"
+    assert jobs["summary"].result == "success"
+    assert "`one` was not made: its job did not get so far." in jobs["summary"].summary
 
 
 # -- what was made ----------------------------------------------------------------------------

@@ -15,12 +15,11 @@ from lading.ci.runner import Runner, plain
 from lading.project import Project
 
 PATH = ".github/workflows/lading.yml"
-PUSHED = (
-    "github.event_name != 'pull_request' && "
-    "github.ref_name == github.event.repository.default_branch"
-)
+DEFAULT = "github.ref_name == github.event.repository.default_branch"
+PUSHED = f"github.event_name != 'pull_request' && {DEFAULT}"
 """Of a pull request nothing is pushed, whoever made it; nor of another branch."""
-STORE = "~/.cache/lading"
+STORE = "${{ env.LADING_CACHE }}"
+"""Where the runner's own environment has the store: a step asks it."""
 TOKEN_HOST = "ghcr.io"
 """The registry that takes the token of the run itself."""
 
@@ -28,6 +27,7 @@ TOKEN_HOST = "ghcr.io"
 def workflow(project: Project, plan: Layout, runner: Runner) -> str:
     """The workflow, without the header."""
     jobs = [_first(project, plan, runner)]
+    jobs += [_whole(project, plan, runner)] if plan.groups else []
     jobs += [_source(project, pair, runner) for pair in plan.pairs]
     jobs += [_images(project, group, runner) for group in plan.groups]
     return _HEAD + "\n".join(indent(job, "  ") for job in jobs)
@@ -38,7 +38,7 @@ name: lading
 
 on:
   push:
-    branches: [main, master]
+    branches: ['**']
   pull_request:
   workflow_dispatch:
 
@@ -60,19 +60,21 @@ jobs:
 
 def _first(project: Project, plan: Layout, runner: Runner) -> str:
     names = [*(pair.id for pair in plan.pairs), *(group.id for group in plan.groups)]
-    outputs = "\n".join(f"    {name}: ${{{{ steps.find.outputs.{name} }}}}" for name in names)
+    found = "".join(f"    {name}: ${{{{ steps.find.outputs.{name} }}}}\n" for name in names)
+    outputs = f"  outputs:\n{found}" if names else ""
     head = f"""\
 # What neither the registry nor anyone has, by keys; no engine is asked. Of a source its key, of
-# images a matrix.
+# images a matrix. A branch that is not the default one runs as a pull request, or by hand.
 {FIRST}:
   name: what is stale
+  if: ${{{{ github.event_name != 'push' || {DEFAULT} }}}}
   runs-on: {plain(project.ci.runs_on)}
   timeout-minutes: 15
 {_permissions(runner, "read")}\
-  outputs:
-{outputs}
+{outputs}\
   steps:
 """
+    tags = f" ${{{{ {PUSHED} && '--push' || '--no-push' }}}}" if runner.host else ""
     steps = [
         _checkout("0  # what has changed in the locks is said"),
         _python(runner),
@@ -81,7 +83,7 @@ def _first(project: Project, plan: Layout, runner: Runner) -> str:
         f"""\
 - name: find
   id: find
-  run: {runner.looking} stale --format github >> "$GITHUB_OUTPUT"
+  run: {runner.looking} stale --format github{tags} >> "$GITHUB_OUTPUT"
 """,
         f"""\
 - name: say what has changed in the locks
@@ -91,6 +93,28 @@ def _first(project: Project, plan: Layout, runner: Runner) -> str:
 """,
     ]
     return head + _steps(steps)
+
+
+def _whole(project: Project, plan: Layout, runner: Runner) -> str:
+    lost = " || ".join(f"needs.{FIRST}.outputs.{group.id} == ''" for group in plan.groups)
+    said = (
+        "::error title=what is to be made is not known::A value of a secret stands in it, so GitHub"
+        " does not hand it on. Is it the user's name? Make REGISTRY_USERNAME a variable instead of"
+        " a secret."
+    )
+    return f"""\
+# GitHub drops an output in which the value of a secret stands, and says so in a warning: the jobs
+# behind would be skipped, and all would look well. Of images there is always one, [] if none.
+whole:
+  name: what is stale is known
+{_needs([])}\
+  if: ${{{{ !cancelled() && needs.{FIRST}.result == 'success' && ({lost}) }}}}
+  runs-on: {plain(project.ci.runs_on)}
+  steps:
+    - run: |
+        echo "{said}"
+        exit 1
+"""
 
 
 def _source(project: Project, pair: Pair, runner: Runner) -> str:
@@ -146,8 +170,7 @@ def _images(project: Project, group: Group, runner: Runner) -> str:
         *_begin(runner, "${{ matrix.name }}"),
         *_kept(runner),
         *(_handed(one) for one in group.pairs),
-        _run("make", [f"{runner.doit} --continue $(printf 'archive:%s ' $IMAGES)"]),
-        *_push(runner, [f"{runner.doit} --continue $(printf 'push:%s ' $IMAGES)"]),
+        *_make(runner),
         f"""\
 - name: say what was made
   if: ${{{{ !cancelled() }}}}
@@ -208,6 +231,10 @@ def _python(runner: Runner) -> str:
 
 def _begin(runner: Runner, name: str) -> list[str]:
     """What comes first in a job that builds."""
+    place = [
+        "cache=${XDG_CACHE_HOME:-$HOME/.cache}",
+        'echo "LADING_CACHE=${LADING_CACHE:-$cache/lading}" >> "$GITHUB_ENV"',
+    ]
     store = f"""\
 - uses: actions/cache@v5
   with:
@@ -225,6 +252,7 @@ def _begin(runner: Runner, name: str) -> list[str]:
     return [
         _checkout("1"),
         _python(runner),
+        _run("where the store is", place),
         store,
         *([_run("bring what makes Debian bases", bases, hosted)] if runner.debian else []),
         _run("set up", runner.build),
@@ -233,10 +261,15 @@ def _begin(runner: Runner, name: str) -> list[str]:
 
 
 def _login(runner: Runner) -> list[str]:
-    """Pull requests from forks are given no secrets, and read what everybody can read."""
+    """Pull requests from forks are given no secrets, and read what everybody can read. Who logs in
+    is no secret, and as one would be taken out of what a job hands on.
+    """
     if not runner.host:
         return []
-    user, password = "secrets.REGISTRY_USERNAME", "secrets.REGISTRY_PASSWORD"
+    user, password = (
+        "vars.REGISTRY_USERNAME || secrets.REGISTRY_USERNAME",
+        "secrets.REGISTRY_PASSWORD",
+    )
     if runner.host == TOKEN_HOST:
         user, password = "github.actor", "secrets.GITHUB_TOKEN"
     return [
@@ -246,18 +279,27 @@ def _login(runner: Runner) -> list[str]:
     REGISTRY_USERNAME: ${{{{ {user} }}}}
     REGISTRY_PASSWORD: ${{{{ {password} }}}}
   run: |
-    if [ -n "$REGISTRY_PASSWORD" ]; then
-      printf %s "$REGISTRY_PASSWORD" |
-        docker login {runner.host} --username "$REGISTRY_USERNAME" --password-stdin
-    fi
+    config=$({runner.looking} ci --login)
+    echo "DOCKER_CONFIG=$config" >> "$GITHUB_ENV"
 """
     ]
 
 
-def _push(runner: Runner, commands: Sequence[str]) -> list[str]:
+def _make(runner: Runner) -> list[str]:
+    """What lacks only its tag is not downloaded for it: `push` makes what there is not."""
+    archive = [f"{runner.doit} --continue $(printf 'archive:%s ' $IMAGES)"]
+    if not runner.host:
+        return [_run("make", archive)]
+    return [
+        _run("make", archive, f"if: ${{{{ !({PUSHED}) }}}}\n"),
+        *_push(runner, [f"{runner.doit} --continue $(printf 'push:%s ' $IMAGES)"], "make and push"),
+    ]
+
+
+def _push(runner: Runner, commands: Sequence[str], name: str = "push") -> list[str]:
     if not runner.host:
         return []
-    return [_run("push", commands, f"if: ${{{{ {PUSHED} }}}}\n")]
+    return [_run(name, commands, f"if: ${{{{ {PUSHED} }}}}\n")]
 
 
 def _kept(runner: Runner) -> list[str]:

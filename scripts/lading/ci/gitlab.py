@@ -63,7 +63,7 @@ lading-images:
 
 def child(project: Project, plan: Layout, runner: Runner, found: Found, push: bool) -> str:
     """The pipeline of what is stale; `push`: what is made is sent to the registry."""
-    stale = {item.name for item in found.images if item.stale}
+    stale = [item.name for item in found.images if item.stale]
     jobs = []
     of = {pair.id: f"source:{pair.source}@{pair.base}" for pair in plan.pairs}
     compiled = {id for id, item in found.sources.items() if item.stale}
@@ -81,11 +81,12 @@ def child(project: Project, plan: Layout, runner: Runner, found: Found, push: bo
         for name in group.images:
             if name not in stale:
                 continue
-            tasks = [f"archive:{name}", *([f"push:{name}"] if push else [])]
-            said = f"  after_script:\n    - {runner.doit} summary {name} > dist/{name}.md\n"
+            # What lacks only its tag is not downloaded for it: `push` makes what there is not.
+            tasks = [f"push:{name}" if push else f"archive:{name}"]
             kept = f"  artifacts: {{when: always, paths: [dist/{name}.md], expire_in: 1 week}}\n"
-            jobs.append(_job(f"image:{name}", "images", needs, runner, tasks) + said + kept)
-    return _head(project) + "\n".join([*jobs, _summary(bool(stale))])
+            job = _job(f"image:{name}", "images", needs, runner, tasks)
+            jobs.append(job + _said(runner, name) + kept)
+    return _head(project) + "\n".join([*jobs, _summary([*stale])])
 
 
 def pushes(environ: Mapping[str, str]) -> bool:
@@ -114,17 +115,32 @@ variables:
 """
 
 
-def _summary(any_made: bool) -> str:
-    """The last stage is given what all before have left, and waits for all of them."""
-    command = "cat dist/*.md" if any_made else "echo Nothing was to be made."
+def _said(runner: Runner, name: str) -> str:
+    """What is said of an image, made or not; GitLab runs it in a shell of its own."""
+    script = [*_login(runner), "mkdir -p dist", f"{runner.looking} summary {name} > dist/{name}.md"]
+    return f"  after_script:\n{_commands(script)}"
+
+
+def _summary(images: Sequence[str]) -> str:
+    """The last stage is given what all before have left, and waits for all of them; of what was
+    not even begun nothing is left.
+    """
+    command = f"""\
+for image in {" ".join(images)}; do
+  if [ -s "dist/$image.md" ]; then
+    cat "dist/$image.md"
+  else
+    printf '`%s` was not made: its job did not get so far.\\n\\n' "$image"
+  fi
+done | tee summary.md"""
+    script = [command if images else "echo Nothing was to be made. | tee summary.md"]
     return f"""\
 summary:
   stage: summary
   when: always
-  variables: {{GIT_STRATEGY: none}}
   script:
-    - {command} | tee summary.md
-  artifacts: {{expose_as: what was made, paths: [summary.md], expire_in: 1 week}}
+{_commands(script)}\
+  artifacts: {{paths: [summary.md], expire_in: 1 week}}
 """
 
 
@@ -175,14 +191,4 @@ def _login(runner: Runner) -> list[str]:
     """
     if not runner.host:
         return []
-    return [
-        f"""\
-if [ "${{CI_REGISTRY:-}}" = "{runner.host}" ]; then
-  REGISTRY_USERNAME=$CI_REGISTRY_USER REGISTRY_PASSWORD=$CI_REGISTRY_PASSWORD
-fi
-if [ -n "${{REGISTRY_PASSWORD:-}}" ]; then
-  export DOCKER_CONFIG=$(mktemp -d)
-  auth=$(printf %s "$REGISTRY_USERNAME:$REGISTRY_PASSWORD" | base64 -w 0)
-  printf '{{"auths": {{"{runner.host}": {{"auth": "%s"}}}}}}' "$auth" > "$DOCKER_CONFIG/config.json"
-fi"""
-    ]
+    return [f"DOCKER_CONFIG=$({runner.looking} ci --login)", "export DOCKER_CONFIG"]
