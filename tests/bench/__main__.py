@@ -47,9 +47,10 @@ PARTS: dict[str, tuple[str, Part]] = {
     "registry": ("what another machine has pushed, against", registry.measure),
     "conda": ("against the lesson's, from one channel; some minutes", conda.measure),
     "mpi": ("MPICH compiled once; many minutes", mpi.measure),
+    "ci-mpi": ("fresh runners, and an option of MPICH changed; many minutes", ci.measure_mpi),
     "verify": ("all of it built three times, one sha256; many minutes", verify.measure),
 }
-LONG = ("steps", "conda", "mpi", "verify")
+LONG = ("steps", "conda", "mpi", "ci-mpi", "verify")
 """Parts that take many minutes."""
 LESSON = ("lock", "build", "size", "steps", "conda", "mpi")
 """Parts that set a step of the lesson against the same by declaration."""

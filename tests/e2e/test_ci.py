@@ -9,10 +9,13 @@ import docker as sdk
 import pytest
 
 from lading.ci import gitlab
-from tests.e2e.conftest import DOIT, REPOSITORY, Copy, plain_environ
+from lading.project import load
+from lading.state import State
+from tests.e2e.conftest import DOIT, REPOSITORY, Copy, copied, plain_environ
 from tests.engine.test_sources import with_modes, with_tools
 from tests.support import images, runners
 from tests.support.engines import Running
+from tests.support.registries import pretend_pushed
 from tests.support.runners import Job, Runners, commit
 from tests.unit.test_ci import valid
 
@@ -86,15 +89,6 @@ def fresh(project: Copy, docker: Running, tmp_path: Path) -> Iterator[Runners]:
     client.close()
 
 
-def made(fresh: Runners) -> list[str]:
-    """What was compiled and built since this was asked last, by the logs of the engine's builds."""
-    logs = sorted(fresh.folder.glob("*/work/build/**/build.log"))
-    found = [log.parent.name.rpartition("-")[0] or log.parent.name for log in logs]
-    for log in logs:
-        log.unlink()
-    return sorted(found)
-
-
 def went(jobs: Mapping[str, Job]) -> set[str]:
     assert {job.result for job in jobs.values()} <= {"success"}
     return set(jobs)
@@ -107,7 +101,7 @@ def test_what_changed_is_made_and_nothing_else(
     # The first run makes all; the source is compiled once, for both that need it.
     first = runners.github(fresh, workflow)
     assert went(first) == {"stale", "source-mpich-on-box", "plain", "other", "one", "two"}
-    assert made(fresh) == ["mpich-box", "one", "other", "plain", "two"]
+    assert fresh.built() == ["mpich-box", "one", "other", "plain", "two"]
     assert "| `plain` | `" in first["plain"].summary
     assert "| 1 of 1 passed | 2 warnings |" in first["plain"].summary
     # The second one has nothing to do, and says so soon.
@@ -121,7 +115,7 @@ def test_what_changed_is_made_and_nothing_else(
     commit(project.root, "A longer welcome")
     third = runners.github(fresh, workflow, since=before)
     assert went(third) == {"stale", "plain"}
-    assert made(fresh) == ["plain"]
+    assert fresh.built() == ["plain"]
     # An option of the source, in a pull request: it is compiled once, handed to the two that need
     # it, and nothing is pushed.
     project.replace("project.yaml", "ch3", "ch4")
@@ -130,8 +124,8 @@ def test_what_changed_is_made_and_nothing_else(
     commit(project.root, "Another device")
     asked = runners.github(fresh, workflow, "pull_request", since=before)
     assert went(asked) == {"stale", "source-mpich-on-box", "one", "two"}
-    assert made(fresh) == ["mpich-box", "one", "two"]
-    assert not [job for job in asked.values() if "push " in job.log]
+    assert fresh.built() == ["mpich-box", "one", "two"]
+    assert not [job for job in asked.values() if "push:" in job.log]
     assert asked["stale"].summary.startswith("### Locks: ")
     # Merged, by GitLab: the same, and pushed.
     branch = {
@@ -144,10 +138,30 @@ def test_what_changed_is_made_and_nothing_else(
     assert went(merged) == {
         "lading-stale", "source:mpich@box", "image:one", "image:two", "summary"
     }  # fmt: skip
-    assert made(fresh) == ["mpich-box", "one", "two"]
+    assert fresh.built() == ["mpich-box", "one", "two"]
     assert "| `one` |" in merged["summary"].summary
     assert "| `two` |" in merged["summary"].summary
     again, child = runners.gitlab(fresh, project.root / gitlab.PATH, branch)
     assert went(again) == {"lading-stale", "summary"}
     assert again["lading-stale"].seconds <= STALE_SECONDS
     assert "Nothing was to be made." in again["summary"].summary
+
+
+def test_a_project_with_its_own_scripts(registry: str, tmp_path: Path) -> None:
+    """This repository's own steps, as they are written: .venv is set up in an empty clone."""
+    environ = plain_environ()
+    project = Copy(root=copied(tmp_path / "project"), environ=environ)
+    text = (project.root / "project.yaml").read_text()
+    project.write("project.yaml", f"{text}registry: {registry}/own\n")
+    project.done("ci")
+    runners.git(tmp_path, "init", "--quiet", "--initial-branch", "main", str(project.root))
+    commit(project.root, "The beginning")
+    declared = load(project.root / "project.yaml")
+    pretend_pushed(State(declared, environ=environ))
+    fresh = Runners(project.root, tmp_path / "runners", environ, patience=600)
+    jobs = runners.github(fresh, project.root / ".github/workflows/lading.yml")
+    assert went(jobs) == {"stale"}
+    count = sum(image.default for image in declared.images.values())
+    assert f"0 of {count} images are to be made" in jobs["stale"].log
+    assert "$ ./scripts/setup venv\nlading: setting up .venv\n" in jobs["stale"].log
+    assert jobs["stale"].seconds <= STALE_SECONDS

@@ -86,6 +86,17 @@ class Runners:
         self.say(f"[{job.name}] $ {script.rstrip()}  [{done.returncode}]\n{done.stdout}")
         return done.returncode
 
+    def built(self) -> list[str]:
+        """What was compiled and built since this was asked last, by the logs of the builds."""
+        logs = sorted(self.folder.glob("*/work/build/**/build.log"))
+        found = []
+        for log in logs:
+            # build/IMAGE, and build/parts/SOURCE-BASE-KEY
+            name = log.parent.name
+            found.append(name.rpartition("-")[0] if log.parent.parent.name == "parts" else name)
+            log.unlink()
+        return sorted(found)
+
     def restore(self, keys: Sequence[str], to: Path) -> str:
         """Brings what a cache has under the first of these keys, else under the newest that begins
         with one of the others; the key that it had, empty for none.
