@@ -511,9 +511,14 @@ def test_what_a_run_logs_in_with(tmp_path: Path) -> None:
     made = login.configured("docker.io", environ | given)
     (name, entry), *more = json.loads((made / "config.json").read_text())["auths"].items()
     assert (name.split("/")[2], entry, more) == ("index.docker.io", {"auth": "Yzpk"}, [])
-    (own / "config.json").write_text("{")
-    with pytest.raises(LadingError, match=r"config\.json can't be read"):
-        login.configured(host, environ)
+    for text, said in (
+        ("{", "can't be read"),
+        ("[]", "is not docker's"),
+        ('{"auths": [1]}', "is not docker's"),
+    ):
+        (own / "config.json").write_text(text)
+        with pytest.raises(LadingError, match=rf"config\.json {said}"):
+            login.configured(host, environ)
 
 
 def test_the_command_that_logs_in(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lading.engines.contexts import docker_config
-from lading.errors import DeclarationError
+from lading.errors import EnvironmentProblem
 from lading.files import disk_errors
 from lading.references import DOCKER_HUB
 
@@ -32,7 +32,7 @@ def configured(host: str, environ: Mapping[str, str]) -> Path:
     if not host or not password:
         return own  # a pull request from a fork: it reads what everybody can read
     if not user:
-        raise DeclarationError(
+        raise EnvironmentProblem(
             f"REGISTRY_PASSWORD is set for {host}, and REGISTRY_USERNAME is not",
             do="set both where the runner takes its variables and secrets from",
         )
@@ -63,8 +63,12 @@ def _settings(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise DeclarationError(f"{path} can't be read", why=str(error)) from error
-    return found if isinstance(found, dict) else {}
+        raise EnvironmentProblem(f"{path} can't be read", why=str(error)) from error
+    if not isinstance(found, dict) or not all(
+        isinstance(found.get(name) or {}, dict) for name in ("auths", "credHelpers")
+    ):
+        raise EnvironmentProblem(f"{path} is not docker's configuration")
+    return found
 
 
 def _with(settings: dict[str, Any], host: str, user: str, password: str) -> dict[str, Any]:
