@@ -110,6 +110,17 @@ class Store(Struct, frozen=True):
                 pass
         return False
 
+    def refuse_damaged(self, artifacts: Iterable[Artifact], failed: LadingError) -> None:
+        """Raises `LadingError` if something was made, and failed, of artifacts that are no longer
+        what was taken in: these are thrown away.
+        """
+        if damaged := [one.name for one in artifacts if not self.verify(one)]:
+            raise LadingError(
+                f"damaged on this machine's disk since the download: {', '.join(damaged)}",
+                why=failed.what,
+                do="it was thrown away: run it again, and it is fetched anew",
+            ) from failed
+
     def fetch(
         self,
         artifacts: Iterable[Artifact],

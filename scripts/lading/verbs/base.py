@@ -14,7 +14,6 @@ from lading.layers import base as bases
 from lading.layers.base import BaseLock
 from lading.project import Base, DebianBase
 from lading.state import State
-from lading.verbs import building
 
 ARCHIVE = "base.tar"
 ROOT = "0:0"
@@ -304,7 +303,7 @@ def assemble(state: State, base: Base, lock: BaseLock, out: Path) -> None:
                     show,
                 )
         except LadingError as failed:
-            building.refuse_damaged(state, lock.artifacts, failed)
+            state.store.refuse_damaged(lock.artifacts, failed)
             raise
         config = debian.image_config(state.project.platform.partition("/")[2], lock.header.epoch)
         archive.write(out, config, [root], bases.reference(base, lock))

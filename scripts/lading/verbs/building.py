@@ -127,17 +127,13 @@ def _both(file: IO[str], show: Line, line: str, start: float) -> None:
 
 
 def refuse_damaged(
-    state: State, files: Iterable[Artifact], failed: LadingError, context: Path | None = None
+    state: State, files: Iterable[Artifact], failed: LadingError, context: Path
 ) -> None:
-    """Raises `LadingError` if something was made, and failed, of files that are no longer what the
-    store took in: these are thrown away, with the context that has them, too.
+    """Raises `LadingError` if a build failed of files that are no longer what the store took in:
+    these are thrown away, with the context that has them, too.
     """
-    damaged = [one.name for one in files if not state.store.verify(one)]
-    if damaged:
-        if context is not None:
-            shutil.rmtree(context, ignore_errors=True)
-        raise LadingError(
-            f"damaged on this machine's disk since the download: {', '.join(damaged)}",
-            why=failed.what,
-            do="it was thrown away: run it again, and it is fetched anew",
-        ) from failed
+    try:
+        state.store.refuse_damaged(files, failed)
+    except LadingError:
+        shutil.rmtree(context, ignore_errors=True)
+        raise
