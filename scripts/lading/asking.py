@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import getopt
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -11,26 +11,9 @@ from doit.cmd_base import DoitCmdBase
 from doit.exceptions import InvalidCommand
 
 from lading import tasks
-from lading.commands import guarded, meant
-from lading.project import Image
+from lading.commands import guarded
+from lading.names import Here, images_of, meant
 from lading.state import State
-
-Here = tuple[State, Image]
-"""An image, and the run for the platform that it is meant for."""
-
-
-def images_of(states: Iterable[State]) -> Mapping[str, Sequence[Here]]:
-    """All images by their names, which are those of their tasks: NAME, for another platform
-    NAME@PLATFORM; the name of a matrix is that of all its variants.
-    """
-    found: dict[str, list[Here]] = {}
-    for state in states:
-        for image in state.project.images.values():
-            found[f"{image.name}{state.at}"] = [(state, image)]
-        for image in state.project.images.values():
-            if image.variant_of and image.variant_of not in state.project.images:
-                found.setdefault(f"{image.variant_of}{state.at}", []).append((state, image))
-    return found
 
 
 def chosen(states: Sequence[State], names: Sequence[str]) -> list[Here]:

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
@@ -34,6 +34,7 @@ from lading import claims, files, process, tasks, together
 from lading.annotations import annotate
 from lading.console import unread
 from lading.errors import EnvironmentProblem, LadingError
+from lading.names import fitting, meant
 from lading.state import State
 
 LOCK = ".lading.lock"
@@ -473,36 +474,17 @@ def check_names(selected: Iterable[str], known: dict[str, Task]) -> None:
     may have been meant.
     """
     for name in selected:
-        if name.startswith("-") or _fitting(name, known):
+        if name.startswith("-") or fitting(name, known):
             continue
         hint = meant(name, known) or "; `doit list --all` shows all"
         said = f"no task fits '{name}'" if "*" in name else f"there is no task '{name}'"
         raise InvalidCommand(f"{said}{hint}")
 
 
-def _fitting(name: str, known: Collection[str]) -> Collection[str]:
-    """The task of this name, or those that fit this pattern, as doit reads it."""
-    if "*" not in name:
-        return (name,) if name in known else ()
-    import fnmatch
-
-    return fnmatch.filter(known, name)
-
-
-def meant(name: str, known: Collection[str]) -> str:
-    """What a name may have been meant for, to stand behind an error; empty if that is not known."""
-    # An image is named with what is to be done: its archive, as `doit` alone would do.
-    import difflib
-
-    whole = [task for task in (f"archive:{name}",) if _fitting(task, known)]
-    near = whole or difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
-
-
 def _named(selected: Iterable[str], known: dict[str, Task]) -> Iterator[str]:
     """The tasks asked for by name, or by a pattern."""
     for name in selected:
-        yield from _fitting(name, known)
+        yield from fitting(name, known)
 
 
 def _goals(selected: Iterable[str], known: dict[str, Task]) -> Iterator[str]:

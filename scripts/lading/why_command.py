@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from doit.exceptions import InvalidCommand
 
-from lading.asking import Asking, images_of
-from lading.commands import meant
+from lading.asking import Asking
+from lading.names import images_of, meant
 
 
 class Why(Asking):

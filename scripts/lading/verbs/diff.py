@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lading.diff.git import WORKING_TREE, Repository, Revision, opened
@@ -12,6 +12,7 @@ from lading.diff.words import FORMATS, Moved
 from lading.errors import DeclarationError, LadingError
 from lading.layers.pip import UNKNOWN
 from lading.moved import Pinned, compare
+from lading.names import images_of, meant
 from lading.platforms import dashed
 from lading.project import Image
 from lading.state import State
@@ -36,8 +37,6 @@ def names(state: State) -> Mapping[str, set[Key]]:
     """What can be asked for: images, base:NAME, source:NAME, all also for other platforms; and
     whose locks are meant: of an image, those of its base and its sources too.
     """
-    from lading.asking import images_of
-
     found: dict[str, set[Key]] = {}
     for name, here in images_of(state.everywhere).items():
         found[name] = {key for one, image in here for key in _keys(one, image)}
@@ -67,20 +66,14 @@ def _split(
         return known[first], arguments[1:]
     if len(arguments) > 2:
         raise DeclarationError(
-            f"'{first}' is neither an image, nor base:NAME or source:NAME{_near(first, known)}"
+            f"'{first}' is neither an image, nor base:NAME or source:NAME{meant(first, known)}"
         )
     if first and ".." not in first and repository.commit(first) is None:
         raise DeclarationError(
-            f"'{first}' is neither an image nor a commit{_near(first, known)}",
+            f"'{first}' is neither an image nor a commit{meant(first, known)}",
             do=repository.hint(first),
         )
     return None, arguments
-
-
-def _near(name: str, known: Collection[str]) -> str:
-    from lading.commands import meant
-
-    return meant(name, known)
 
 
 def _ends(repository: Repository, rest: Sequence[str]) -> tuple[Revision, Revision]:
