@@ -16,6 +16,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -367,18 +368,23 @@ def locate(
     index_options: Sequence[str] = (),
     no_binary: Sequence[str] = (),
     environment: Mapping[str, str],
+    just_resolved: bool = False,
 ) -> tuple[File, ...]:
     """The files that the indexes have of exactly these versions and that fit the target.
 
     Nothing is resolved and no metadata is read, so that an sdist is never built for it; what is
-    wanted by URL is not asked for at all. Raises `NotResolved` when an index no longer has a
-    version.
+    wanted by URL is not asked for at all. Where `resolve` has `just_resolved` them here, uv's
+    cache has the pages that it took them from, and the indexes are not asked for each once more.
+    Raises `NotResolved` when an index no longer has a version.
     """
     direct = tuple(_direct(version) for version in wanted if version.url)
     wanted = [version for version in wanted if not version.url]
     if not wanted:
         return direct
-    answer = _exactly(wanted, target, index_options, no_binary, environment, quiet=True)
+    ask = partial(_exactly, wanted, target, index_options, no_binary, environment, quiet=True)
+    answer = ask(offline=True) if just_resolved else None
+    if answer is None or answer.code:  # a user may have turned the cache off
+        answer = ask()
     return direct + _files(_asked(answer))
 
 
@@ -433,8 +439,11 @@ def _exactly(
     environment: Mapping[str, str],
     *,
     quiet: bool,
+    offline: bool = False,
 ) -> process.Finished:
-    """uv asked for exactly these versions: a pylock.toml, and, if not quiet, what it warns of."""
+    """uv asked for exactly these versions: a pylock.toml, and, if not quiet, what it warns of;
+    offline, only its cache.
+    """
     with tempfile.TemporaryDirectory(prefix="lading-uv-") as name:
         folder = Path(name)
         lines = [*index_options, *(version.requirement for version in wanted)]
@@ -447,6 +456,7 @@ def _exactly(
         (folder / "uv.toml").write_text(f"dependency-metadata = [{known}]\n")
         arguments = [*_asking(environment), "--no-deps"]
         arguments += ["--quiet"] if quiet else []
+        arguments += ["--offline"] if offline else []
         arguments += ["--format", "pylock.toml", "--config-file", "uv.toml", *target.arguments()]
         for package in no_binary:
             arguments += ["--no-binary", package]

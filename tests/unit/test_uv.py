@@ -108,6 +108,26 @@ def test_versions_and_who_wants_them(index: Index) -> None:
     assert [version.requirement for version in found][:2] == ["low==2.0", "middle-one==1.5"]
 
 
+def test_what_was_just_resolved_is_not_asked_for_again(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index.wheel("once", "1.0")
+    environment = net.uv_environment(os.environ)
+    found = uv.resolve(asking("once\n"), NEW, environment=environment)
+    index.drop("once-1.0-py3-none-any.whl")
+    (file,) = uv.locate(found, NEW, environment=environment, just_resolved=True)
+    assert (file.name, file.version) == ("once", "1.0")
+    with pytest.raises(NotResolved):
+        uv.locate(found, NEW, environment=environment)
+
+    # Who keeps no cache is asked for.
+    index.wheel("once", "1.0")
+    monkeypatch.setenv("UV_NO_CACHE", "1")
+    environment = net.uv_environment(os.environ)
+    found = uv.resolve(asking("once\n"), NEW, environment=environment)
+    assert uv.locate(found, NEW, environment=environment, just_resolved=True)
+
+
 def test_pins_stay_where_they_fit(index: Index) -> None:
     for version in ("1.0", "1.1", "2.0"):
         index.wheel("a", version)

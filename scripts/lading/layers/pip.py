@@ -274,10 +274,10 @@ def lock(
         asked_for_tool = beside.submit(_tool, asked, old, store, environment)
         demanded = asked.sources.hashes()
         if by is None:
-            versions = _versions(asked, old, environment, in_base, note)
+            versions, here = _versions(asked, old, environment, in_base, note)
         else:
             answer = _answer(asked, by, environment)
-            versions, demanded = answer.versions, {**answer.hashes, **demanded}
+            versions, here, demanded = answer.versions, False, {**answer.hashes, **demanded}
         _refuse_twice(asked, versions)
         pins = pinned(
             asked,
@@ -287,6 +287,7 @@ def lock(
             demanded=demanded,
             listed=_listed(old, versions),
             note=note,
+            just_resolved=here,
         )
         tool = asked_for_tool.result()
     build = {
@@ -325,14 +326,16 @@ def _versions(
     environment: Mapping[str, str],
     in_base: Callable[[], uv.Runner],
     note: Callable[[str], None],
-) -> tuple[uv.Version, ...]:
-    """Wheels are preferred: an sdist is built, for what it needs, only where nothing else fits."""
+) -> tuple[tuple[uv.Version, ...], bool]:
+    """Wheels are preferred: an sdist is built, for what it needs, only where nothing else fits.
+    Whether they were resolved here, and not in a container, is said, too.
+    """
     before = old.pins if old is not None else ()
     section = asked.section
     try:
         if not section.no_binary:
             try:
-                return uv.resolve(
+                found = uv.resolve(
                     asked.sources,
                     asked.target,
                     pinned=before,
@@ -340,6 +343,7 @@ def _versions(
                     installed=asked.installed,
                     note=note,
                 )
+                return found, True
             except uv.NotResolved as error:
                 if not error.wants_builds:
                     raise
@@ -356,7 +360,7 @@ def _versions(
                 do=error.do,
             ) from error
         try:
-            return uv.resolve(
+            found = uv.resolve(
                 asked.sources,
                 asked.target,
                 pinned=before,
@@ -368,6 +372,7 @@ def _versions(
                 installed=asked.installed,
                 note=note,
             )
+            return found, False
         except uv.NotResolved as error:
             both = f"{wheels_only}\n\nand from source:\n{error.explanation}"
             raise uv.NotResolved(both.strip()) from error
@@ -443,6 +448,7 @@ def pinned(
     demanded: Mapping[str, frozenset[str]],
     listed: Mapping[str, frozenset[str]] | None = None,
     note: Callable[[str], None] = lambda _: None,
+    just_resolved: bool = False,
 ) -> tuple[Pin, ...]:
     """Each version's one file for the target, with its hash and size.
 
@@ -455,6 +461,7 @@ def pinned(
         index_options=asked.sources.index_options(),
         no_binary=no_binary,
         environment=environment,
+        just_resolved=just_resolved,
     )
     pins: list[Pin] = []
     for version in versions:
@@ -613,7 +620,7 @@ def _built_with(
             why=error.explanation,
             do="see `build-constraints` and `as-of`, or ask for a version that has a wheel",
         ) from error
-    return pinned(asked, versions, (), environment, demanded={})
+    return pinned(asked, versions, (), environment, demanded={}, just_resolved=True)
 
 
 # -- artifacts ------------------------------------------------------------------------------

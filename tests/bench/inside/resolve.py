@@ -21,7 +21,11 @@ def main() -> int:
     sources = requirements.read(Path.cwd(), path, ())
     versions = uv.resolve(sources, target, environment=environment)
     files = uv.locate(
-        versions, target, index_options=sources.index_options(), environment=environment
+        versions,
+        target,
+        index_options=sources.index_options(),
+        environment=environment,
+        just_resolved=True,
     )
     for version in versions:
         file = uv.best([file for file in files if file.name == version.name], target)
