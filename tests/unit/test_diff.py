@@ -212,6 +212,7 @@ def test_markdown_is_a_table_that_nothing_breaks_out_of(trial: Trial) -> None:
         (["on"], 3, "'on' is neither an image nor a commit; did you mean one"),
         (["nosuch"], 3, "`git log --oneline` shows commits"),
         (["one", "nosuch"], 3, "there is no commit 'nosuch' here"),
+        (["HEAD", "one"], 3, "-> doit diff one HEAD\n"),
         (["main..nosuch"], 3, "there is no commit 'nosuch' here"),
         (["HEAD", "HEAD", "HEAD"], 3, "'HEAD' is neither an image, nor base:NAME or source:NAME"),
         (["one", "HEAD", "HEAD", "HEAD"], 3, "two commits at most"),

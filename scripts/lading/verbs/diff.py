@@ -73,6 +73,11 @@ def _split(
             f"'{first}' is neither an image nor a commit{meant(first, known)}",
             do=repository.hint(first),
         )
+    if behind := [name for name in arguments[1:] if name in known and not repository.commit(name)]:
+        raise DeclarationError(
+            f"'{behind[0]}' is no commit, and a name stands in front of the commits",
+            do=f"doit diff {behind[0]} {' '.join(one for one in arguments if one != behind[0])}",
+        )
     return None, arguments
 
 
