@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from doit.cmd_base import DoitCmdBase
 from doit.exceptions import InvalidCommand
 
 from lading import tasks
-from lading.commands import guarded
+from lading.commands import Guarded
 from lading.names import Here, images_of, meant
 from lading.state import State
 
@@ -33,7 +32,7 @@ def chosen(states: Sequence[State], names: Sequence[str]) -> list[Here]:
     return list(found.values())
 
 
-class Asking(DoitCmdBase):  # type: ignore[misc]
+class Asking(Guarded):
     """A command of which options may stand anywhere, and that ends without a traceback."""
 
     def parse_execute(self, in_args: list[str]) -> Any:
@@ -53,9 +52,7 @@ class Asking(DoitCmdBase):  # type: ignore[misc]
         """The exit code."""
         # doit would make its database, which only says what tasks did: none is run.
         self.dep_manager = False
-        with guarded() as ended:
-            ended.code = super().execute(params, args) or 0
-        return ended.code
+        return super().execute(params, args)
 
     @staticmethod
     def opened() -> State:

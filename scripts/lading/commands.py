@@ -182,14 +182,18 @@ def _said_in(outfile: Any, state: State | None) -> Iterator[Any]:
             state.console.to(before, state.environ)
 
 
-class Clean(DoitClean):  # type: ignore[misc]
-    """`doit clean`: waits for its turn too, and lets go of the engine."""
+class Guarded(DoitCmdBase):  # type: ignore[misc]
+    """A command that ends without a traceback, and lets go of the engine."""
 
     def execute(self, params: Any, args: list[str]) -> int:
-        """0, whatever there was to clean."""
+        """The exit code."""
         with guarded() as ended:
             ended.code = super().execute(params, args) or 0
         return ended.code
+
+
+class Clean(Guarded, DoitClean):  # type: ignore[misc]
+    """`doit clean`: waits for its turn too, and lets go of the engine."""
 
     @wraps(DoitClean._execute)
     def _execute(self, *args: Any, **options: Any) -> int:
@@ -211,14 +215,8 @@ class Clean(DoitClean):  # type: ignore[misc]
         self.dep_manager.close()
 
 
-class List(DoitList):  # type: ignore[misc]
+class List(Guarded, DoitList):  # type: ignore[misc]
     """`doit list`: with `--status`, a group is up to date when all in it is."""
-
-    def execute(self, params: Any, args: list[str]) -> int:
-        """0; it may ask the engine, and lets go of it."""
-        with guarded() as ended:
-            ended.code = super().execute(params, args) or 0
-        return ended.code
 
     @wraps(DoitList._execute)
     def _execute(self, *args: Any, **options: Any) -> int:
@@ -236,14 +234,8 @@ class List(DoitList):  # type: ignore[misc]
         self.outstream.write(template.format(name=task.name, doc=task.doc, status=letter))
 
 
-class Info(DoitInfo):  # type: ignore[misc]
+class Info(Guarded, DoitInfo):  # type: ignore[misc]
     """`doit info TASK`: in words, and without a traceback for a name that does not exist."""
-
-    def execute(self, params: Any, args: list[str]) -> int:
-        """0 when the task is up to date, else 1."""
-        with guarded() as ended:
-            ended.code = super().execute(params, args) or 0
-        return ended.code
 
     @wraps(DoitInfo._execute)
     def _execute(self, *args: Any, **options: Any) -> int:
@@ -256,14 +248,8 @@ class Info(DoitInfo):  # type: ignore[misc]
         return " * what it makes is not there, or is not what today's inputs would make"
 
 
-class Forget(DoitForget):  # type: ignore[misc]
+class Forget(Guarded, DoitForget):  # type: ignore[misc]
     """`doit forget`: with suggestions for a name that does not exist."""
-
-    def execute(self, params: Any, args: list[str]) -> int:
-        """0; 2 when that can't be written down."""
-        with guarded() as ended:
-            ended.code = super().execute(params, args) or 0
-        return ended.code
 
     @wraps(DoitForget._execute)
     def _execute(self, *args: Any, **options: Any) -> int:
@@ -271,14 +257,8 @@ class Forget(DoitForget):  # type: ignore[misc]
         return int(super()._execute(*args, **options) or 0) or _unwritten(self.dep_manager)
 
 
-class Ignore(DoitIgnore):  # type: ignore[misc]
+class Ignore(Guarded, DoitIgnore):  # type: ignore[misc]
     """`doit ignore`: with suggestions for a name that does not exist."""
-
-    def execute(self, params: Any, args: list[str]) -> int:
-        """0; 2 when that can't be written down."""
-        with guarded() as ended:
-            ended.code = super().execute(params, args) or 0
-        return ended.code
 
     @wraps(DoitIgnore._execute)
     def _execute(self, *args: Any, **options: Any) -> int:
@@ -309,7 +289,7 @@ class DumpDB(DoitDumpDB):  # type: ignore[misc]
         return ended.code
 
 
-class Shell(DoitCmdBase):  # type: ignore[misc]
+class Shell(Guarded):
     """`doit shell NAME`: a shell in an image, or where its build stops."""
 
     doc_purpose = "open a shell in an image, or where a build stops"
@@ -321,12 +301,6 @@ class Shell(DoitCmdBase):  # type: ignore[misc]
         "piped into it. Without a name: what there is to look into."
     )
     cmd_options = ()
-
-    def execute(self, params: Any, args: list[str]) -> int:
-        """The exit code of the shell, or of what went wrong before."""
-        with guarded() as ended:
-            ended.code = super().execute(params, args) or 0
-        return ended.code
 
     def _execute(self, pos_args: list[str]) -> int:
         from lading.verbs import shell
