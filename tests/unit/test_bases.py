@@ -288,23 +288,6 @@ def test_in_a_throwaway_container_they_are_installed_first(
     assert caught.value.why == "why\n"
 
 
-def test_bytecode_of_a_module_with_a_dot_in_its_name(tmp_path: Path) -> None:
-    """As __phello__.foo.py, in Debian's Python 3.9."""
-    tag = sys.implementation.cache_tag
-    (tmp_path / "a.b.py").write_text("x = 1\n")
-    cached = tmp_path / f"__pycache__/a.b.{tag}.pyc"
-    cached.parent.mkdir()
-    cached.write_bytes(b"by time")
-    lost = tmp_path / f"__pycache__/gone.{tag}.pyc"
-    subprocess.run(
-        [sys.executable, "-c", apt_image.COMPILE],
-        input=f"{cached}\n{lost}\n",
-        text=True,
-        check=True,
-    )
-    assert cached.read_bytes()[4:8] == b"\1\0\0\0"  # PEP 552: by hash, not to be checked
-
-
 # -- bases that no package can be installed on ----------------------------------------------
 
 

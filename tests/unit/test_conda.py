@@ -689,7 +689,9 @@ def test_python_and_what_pip_finds_of_it(channel: Channel, tools: Tools, asked: 
     assert added.labels["conda.packages"] == "pytables=3.9 python=3.12.4"
     (compile_,) = [step for step in added.steps if isinstance(step, Run)]
     assert "/opt/conda/lib/python3.12" in compile_.commands[0]
-    assert "unchecked-hash" in compile_.commands[0]
+    assert f"{conda_image.LENT}/bytecode.py" in compile_.commands[0]
+    assert [mount.target for mount in compile_.mounts] == [conda_image.LENT]
+    assert f"{compile_.mounts[0].source}/bytecode.py" in added.files
 
     without = conda_resolve.lock(asked("tool"), None, tools)
     assert CONDA.facts(without, FACTS) == FACTS
@@ -697,7 +699,9 @@ def test_python_and_what_pip_finds_of_it(channel: Channel, tools: Tools, asked: 
 
 @pytest.mark.parametrize(("version", "has"), [("3.12.4", True), ("3.7", True), ("3.6.1", False)])
 def test_old_pythons_know_bytecode_by_time_only(version: str, has: bool) -> None:
-    assert ("unchecked-hash" in conda_image.compiled("/opt/conda", version)) is has
+    command = conda_image.compiled("/opt/conda", version)
+    assert ("bytecode.py" in command) is has
+    assert ("-m compileall" in command) is not has
 
 
 # -- what goes into an image ----------------------------------------------------------------
@@ -779,7 +783,9 @@ def test_where_the_bases_conda_lives(channel: Channel, tools: Tools, asked: Ask)
     (run,) = conda_image.contribute(other, conda_resolve.lock(other, None, tools)).steps
     assert isinstance(run, Run)
     assert run.commands[1].startswith("conda create -y -p /opt/other --no-deps --offline")
-    assert run.commands[-1].startswith("/usr/local/miniconda3/bin/python -B ")
+    settle, compile_ = run.commands[-2:]
+    assert settle.startswith("/usr/local/miniconda3/bin/python -B ")
+    assert " /usr/local/miniconda3/bin/python -S -B " in compile_
 
 
 @pytest.mark.parametrize("section", [{"installer": "conda"}, {"locker": "conda-export"}])
@@ -833,21 +839,16 @@ def test_what_conda_left_is_settled(tmp_path: Path) -> None:
     assert not (prefix / "pkgs/urls").exists()
 
 
-def test_bytecode_that_conda_left_is_made_anew(tmp_path: Path) -> None:
+def test_bytecode_that_conda_left_is_to_be_made_anew(tmp_path: Path) -> None:
+    prefix = tmp_path / "tests/prefix"
     short = ".".join(map(str, sys.version_info[:2]))
     inside = f"lib/python{short}/site-packages/m"
-    package = tmp_path / inside
-    (package / "tests").mkdir(parents=True)
-    names = [f"{inside}/{name}" for name in ("a.py", "bad.py", "tests/t.py")]
-    for name in names:
-        (tmp_path / name).write_text("not not:" if "bad" in name else "x = 1\n")
-    cached = f"__pycache__/a.cpython-{short.replace('.', '')}.pyc"
-    (package / "__pycache__").mkdir()
-    (package / cached).write_bytes(b"stale")
-    (package / "other.py").write_text("")
-    settled.compile_anew(tmp_path, [*names, f"{inside}/{cached}"])
-    assert (package / cached).read_bytes()[4:8] == b"\1\0\0\0"
-    assert [path.name for path in package.rglob("*.pyc")] == [Path(cached).name]
+    cached = f"{inside}/__pycache__/a.cpython-{short.replace('.', '')}.pyc"
+    (prefix / cached).parent.mkdir(parents=True)
+    (prefix / cached).write_bytes(b"stale")
+    names = [f"{inside}/a.py", f"{inside}/tests/t.py", "share/b.py", cached]
+    assert settled.modules(prefix, names) == [str(prefix / inside / "a.py")]
+    assert not (prefix / cached).exists()
 
 
 def test_digits_alone_stand_in_quotes() -> None:

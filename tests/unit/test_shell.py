@@ -203,7 +203,7 @@ def test_the_lent_files_are_there_while_it_is_open(failing: Trial) -> None:
 
     failing.engine.before["interact"] = look
     assert failing.doit("shell", "one") == 9
-    assert seen == ["bin", "requirements.txt", "wheels"]
+    assert seen == ["bin", "bytecode.py", "requirements.txt", "wheels"]
 
 
 def test_where_a_source_stops(

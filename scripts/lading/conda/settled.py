@@ -2,19 +2,18 @@
 
 Takes the prefix and the folder that the packages were lent in. What would differ from build to
 build, or tells of the build, goes: that folder's path, the time in conda's history, and bytecode
-that is valid by the time of its source. For any Python since 3.6, with nothing but its library.
+that is valid by the time of its source. Prints the modules that are to be compiled anew. For any
+Python since 3.6, with nothing but its library.
 """
 
 # A Python older than 3.9 knows no list[str].
 # ruff: noqa: UP006, UP035
 
-import compileall
 import json
 import os
 import re
 import shutil
 import sys
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, Dict, List
 
@@ -33,7 +32,8 @@ def main(prefix: Path, folder: str) -> None:
     history = prefix / "conda-meta" / "history"
     write(history, settled(history.read_text(), folder))
     if Path(sys.prefix) == prefix and sys.version_info >= (3, 7):
-        compile_anew(prefix, [file for record in installed for file in record.get("files", [])])
+        files = [file for record in installed for file in record.get("files", [])]
+        print("\n".join(modules(prefix, files)))
 
 
 def renamed(path: Path, lent: str) -> Dict[str, Any]:
@@ -73,28 +73,16 @@ def settled(history: str, folder: str) -> str:
     return "".join(entries)
 
 
-def compile_anew(prefix: Path, files: List[str]) -> None:
-    """Bytecode of these files of the prefix, valid whatever their times are; tests have none.
-
-    Files that no Python can compile are found in many packages.
+def modules(prefix: Path, files: List[str]) -> List[str]:
+    """Those among these files of the prefix that are to be compiled, not tests; their bytecode,
+    which goes by their times, is gone.
     """
     for file in files:
         if re.search(r"/__pycache__/[^/]+\.pyc$", file) and (prefix / file).exists():
             (prefix / file).unlink()
     inside = f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/"
-    sources = [str(prefix / f) for f in files if f.startswith(inside) and f.endswith(".py")]
-    with ProcessPoolExecutor() as workers:
-        for _ in workers.map(compiled, sources, chunksize=50):
-            pass
-
-
-def compiled(source: str) -> None:
-    """Compiles one file."""
-    from py_compile import PycInvalidationMode
-
-    if not TESTS.search(source):
-        mode = PycInvalidationMode.UNCHECKED_HASH
-        compileall.compile_file(source, quiet=2, force=True, invalidation_mode=mode)
+    found = [file for file in files if file.startswith(inside) and file.endswith(".py")]
+    return [str(prefix / file) for file in found if not TESTS.search(file)]
 
 
 def write(path: Path, text: str) -> None:

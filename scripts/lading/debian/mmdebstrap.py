@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
+from lading import compiling
 from lading.debian.packages import PATH, Deb
 from lading.errors import EnvironmentProblem, LadingError
 from lading.process import NO_ROOM, run
@@ -43,27 +44,19 @@ cp "$LADING_WORK/dpkg.cfg" "$1/etc/dpkg/dpkg.cfg.d/lading"
 for folder in $LADING_MERGED; do mkdir -p "$1/usr/$folder"; ln -s "usr/$folder" "$1/$folder"; done
 """
 
-# Before 3.11, Python writes the sets in a .pyc in an order that changes from run to run, and
-# Debian's packages compile with -E, so that PYTHONHASHSEED does not reach it.
+# Debian's packages compile by the time of a source, and not to the same bytes each time.
 RECOMPILE = """\
 set -eu
-for python in "$1"/usr/bin/python3.[0-9] "$1"/usr/bin/python3.10; do
+for python in "$1"/usr/bin/python3.[0-9] "$1"/usr/bin/python3.[0-9][0-9]; do
   [ -x "$python" ] || continue
-  PYTHONHASHSEED=0 chroot "$1" "/usr/bin/${python##*/}" -S - <"$LADING_WORK/compile.py"
+  cp "$LADING_WORK/bytecode.py" "$1/"
+  chroot "$1" find /usr/lib /usr/share -path '*/__pycache__/*.pyc' >"$1/compiled"
+  PYTHONHASHSEED=0 chroot "$1" "/usr/bin/${python##*/}" -S -B /bytecode.py <"$1/compiled"
+  rm "$1/bytecode.py" "$1/compiled"
 done
 """
-COMPILE = """\
-import pathlib, py_compile, sys
-mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
-end = f".{sys.implementation.cache_tag}.pyc"
-for folder in ("/usr/lib", "/usr/share"):
-    for path in sorted(pathlib.Path(folder).rglob(f"__pycache__/*{end}")):
-        source = path.parents[1] / (path.name[: -len(end)] + ".py")
-        if source.exists():
-            py_compile.compile(str(source), str(path), doraise=True, invalidation_mode=mode)
-"""
 
-SCRIPTS = {"setup.sh": SETUP, "customize.sh": RECOMPILE, "compile.py": COMPILE}
+SCRIPTS = {"setup.sh": SETUP, "customize.sh": RECOMPILE}
 
 
 def _unheard(_line: str) -> None:
@@ -97,7 +90,9 @@ def assemble(
     architecture = _architecture(debs)
     with disk_errors(work or out), _workplace(work) as folder:
         repository.write(folder / "repository", debs, files, suite, architecture)
-        for name, text in {**SCRIPTS, "dpkg.cfg": rootfs.DPKG_CONFIGURATION}.items():
+        texts = {**SCRIPTS, "dpkg.cfg": rootfs.DPKG_CONFIGURATION}
+        texts[compiling.NAME] = compiling.program().decode()
+        for name, text in texts.items():
             (folder / name).write_text(text)
             (folder / name).chmod(0o644)
         (folder / "tmp").mkdir()

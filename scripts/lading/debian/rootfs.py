@@ -64,10 +64,6 @@ FOLDERS_GONE = re.compile(
 )
 KEPT = frozenset({"run/lock", "usr/share/locale/locale.alias"})
 
-PYC_FLAGS = 4
-"""Where a .pyc has its flags (PEP 552), a little-endian number of four bytes."""
-CHECKED_HASH, UNCHECKED_HASH = b"\x03\0\0\0", b"\x01\0\0\0"
-
 
 def kept(name: str, kind: bytes) -> bool:
     """Whether an entry of the file system goes into the image. `kind` is tar's type."""
@@ -101,7 +97,7 @@ def write(source: Path, out: BinaryIO, epoch: int) -> dict[str, tuple[str, str]]
                     if name in REPLACED:
                         _write_content(out, iter([REPLACED[name].encode()]))
                     elif member.isreg():
-                        _write_content(out, _content(archive, name, member))
+                        _write_content(out, _content(archive, member))
     except tarfile.TarError as error:
         raise LadingError("mmdebstrap's archive is damaged", why=str(error)) from error
     out.write(bytes(2 * BLOCK))
@@ -128,15 +124,9 @@ def _add_replaced(entries: dict[str, tarfile.TarInfo], epoch: int) -> None:
         entries[name] = member
 
 
-def _content(archive: tarfile.TarFile, name: str, member: tarfile.TarInfo) -> Iterator[bytes]:
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[bytes]:
     file = archive.extractfile(member)
     assert file is not None
-    first = file.read(CHUNK)
-    if name.endswith(".pyc") and first[PYC_FLAGS : PYC_FLAGS + 4] == CHECKED_HASH:
-        # With SOURCE_DATE_EPOCH Python compiles for reading and hashing each source again at
-        # every import. Nobody edits these sources.
-        first = first[:PYC_FLAGS] + UNCHECKED_HASH + first[PYC_FLAGS + 4 :]
-    yield first
     while piece := file.read(CHUNK):
         yield piece
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
+from lading import compiling
 from lading.console import counted
 from lading.debian import Deb
 from lading.plan import Contribution
@@ -52,11 +53,11 @@ if [ -e "$work/machine-id" ]; then
 else
   rm -f /etc/machine-id
 fi
-# Bytecode goes by the content of its source, not by its time, and is not checked at each start.
+# Debian's packages compile by the time of a source, and not to the same bytes each time.
 find /usr/lib /usr/share -name '*.pyc' -newer "$work/start" >"$work/compiled"
 for python in /usr/bin/python3.[0-9] /usr/bin/python3.[0-9][0-9]; do
   if [ -s "$work/compiled" ] && [ -x "$python" ]; then
-    PYTHONHASHSEED=0 "$python" -S -B "$lent/compile.py" <"$work/compiled"
+    PYTHONHASHSEED=0 "$python" -S -B "$lent/bytecode.py" <"$work/compiled"
   fi
 done
 # Caches, logs, copies of what was before, and locks.
@@ -68,22 +69,6 @@ rm -rf /var/cache/debconf/*-old /var/lib/dpkg/*-old /var/lib/dpkg/lock* \\
     /var/lib/dpkg/triggers/Lock /var/cache/ldconfig/* /var/cache/man/* /etc/.pwd.lock \\
     /etc/passwd- /etc/group- /etc/shadow- /etc/gshadow- /etc/subuid- /etc/subgid-
 rm -rf "$work"
-"""
-
-# Before 3.11, Python writes the sets in a .pyc in an order that changes from run to run, and
-# Debian's packages compile with -E, so that PYTHONHASHSEED does not reach it.
-COMPILE = """\
-import py_compile, sys
-from pathlib import Path
-
-mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
-ending = f".{sys.implementation.cache_tag}.pyc"
-for path in sorted(map(str.rstrip, sys.stdin)):
-    if path.endswith(ending):
-        # PEP 3147; importlib knows no source of a name with a dot in it, as __phello__.foo.py.
-        source = Path(path).parent.with_name(Path(path).name[: -len(ending)] + ".py")
-        if source.exists():
-            py_compile.compile(str(source), path, doraise=True, invalidation_mode=mode)
 """
 
 CONFIGURATION = """\
@@ -129,7 +114,7 @@ def install(debs: Sequence[Deb], at: str, why: str) -> tuple[Run, Mapping[str, C
     """
     files: dict[str, Content] = {
         f"{at}/install.sh": SCRIPT.encode(),
-        f"{at}/compile.py": COMPILE.encode(),
+        f"{at}/{compiling.NAME}": compiling.program(),
         f"{at}/apt.conf": _configuration(),
         **{f"{at}/debs/{deb.file}": Stored(sha256=deb.sha256) for deb in debs},
     }

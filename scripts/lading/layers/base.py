@@ -25,7 +25,7 @@ from lading.moved import Pinned
 from lading.project import Base
 from lading.store import Artifact
 
-FORMAT = 1
+FORMAT = 2
 """The format of what is assembled: raised when the same .debs would give other bytes."""
 
 

@@ -8,6 +8,7 @@ import re
 import shlex
 from pathlib import Path
 
+from lading import compiling
 from lading.conda import settled
 from lading.conda.explicit import Package
 from lading.conda.versions import SHA256, since
@@ -18,7 +19,11 @@ from lading.steps import Add, Content, Derived, Mount, Run, Step, Stored
 
 LENT = "/dev/shm/lading"
 """Where a build lends files to a step: a mount point below / would stay behind in the layer."""
+MODULES = "/dev/shm/modules"
+"""Where a step notes which modules it has yet to compile."""
 PACKAGES = "conda/packages"
+BY_CONTENT = (3, 7)
+"""Pythons before this one know bytecode by its source's time only (PEP 552)."""
 COMPILED = (
     "Bytecode, but for the packages' own tests, so that a read-only image starts fast. Files that "
     "no Python can compile are found in many packages."
@@ -84,26 +89,31 @@ def _as_a_whole(lock: CondaLock, at: str = "conda") -> tuple[dict[str, Content],
                 commands=tuple(_script(lock, name, path) for name, path in _in_order(lock)),
             )
         )
+    files: dict[str, Content] = {f"{at}/{TAR}": Derived(key=lock.key, name=TAR)}
     if lock.python_version:
+        files[f"{at}/lent/{compiling.NAME}"] = compiling.program()
         steps.append(
             Run(
                 why=COMPILED,
+                mounts=(Mount(source=f"{at}/lent", target=LENT),),
                 commands=(compiled(lock.prefix, lock.python_version),),
             )
         )
-    return {f"{at}/{TAR}": Derived(key=lock.key, name=TAR)}, steps
+    return files, steps
 
 
 def compiled(prefix: str, version: str) -> str:
-    """The command that compiles all modules; Pythons before 3.7 know bytecode by time only."""
-    major, minor = (int(part) for part in re.findall(r"\d+", f"{version}.0")[:2])
-    mode = "\n--invalidation-mode unchecked-hash" if (major, minor) >= (3, 7) else ""
-    jobs = " -j 0" if (major, minor) >= (3, 5) else ""
-    return (
-        # -B: else what it imports itself gets bytecode of the other kind first.
-        f"{{ {prefix}/bin/python -B -m compileall -qq{jobs} -x '/tests?/'{mode}\n"
-        f"{prefix}/lib/python{major}.{minor} || true; }}"
-    )
+    """The command that compiles all modules."""
+    python, folder = f"{prefix}/bin/python", f"{prefix}/lib/python{'.'.join(map(str, of(version)))}"
+    if of(version) >= BY_CONTENT:
+        return compiling.command(python, LENT, folder)
+    return f"{{ {python} -B -m compileall -qq -x '/tests?/'\n{folder} || true; }}"
+
+
+def of(version: str) -> tuple[int, int]:
+    """A Python's version, as far as the names of its folders go."""
+    major, minor = re.findall(r"\d+", f"{version}.0")[:2]
+    return int(major), int(minor)
 
 
 def _in_order(lock: CondaLock) -> list[tuple[str, str]]:
@@ -142,6 +152,7 @@ def _by_conda(asked: Request, lock: CondaLock) -> tuple[dict[str, Content], list
     files: dict[str, Content] = {
         "conda/explicit.txt": _explicit(lock, f"{at}/packages", sha256=sha256),
         "conda/settled.py": Path(settled.__file__).read_bytes(),
+        f"conda/{compiling.NAME}": compiling.program(),
         **{
             f"{PACKAGES}/{p.channel}/{p.subdir}/{p.file}": Stored(sha256=p.sha256)
             for p in lock.packages
@@ -160,7 +171,9 @@ def _by_conda(asked: Request, lock: CondaLock) -> tuple[dict[str, Content], list
                 f"conda {'install' if own else 'create'} -y -p {lock.prefix} --no-deps --offline"
                 f"\n--file {at}/explicit.txt",
                 "conda clean -a -y",
-                f"{python} -B {at}/settled.py {lock.prefix} {at}/packages",
+                f"{python} -B {at}/settled.py {lock.prefix} {at}/packages >{MODULES}",
+                # Of an old Python's there are none.
+                f"[ ! -s {MODULES} ] ||\n{compiling.command(python, at)} <{MODULES}",
             ),
         )
     ]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from lading import compiling
 from lading.facts import Facts
 from lading.layers.pip import PipLock, Request
 from lading.parts import FILES, OUT, Start
@@ -23,6 +24,8 @@ LENT = "/dev/shm/lading"
 SHARED = "share/requirements"
 """Where in the context the requirement files lie that go into the image as they are."""
 SETTLE = "pip/settle.py"
+MODULES = "/dev/shm/modules"
+"""Where a step notes which modules it has yet to compile."""
 
 
 def contribute(start: Start, facts: Facts, lock: PipLock, request: Request) -> Contribution:
@@ -36,6 +39,7 @@ def contribute(start: Start, facts: Facts, lock: PipLock, request: Request) -> C
     files: dict[str, Content] = {
         "pip/bin/uv": Unpacked(sha256=lock.installer.artifact.sha256),
         "pip/requirements.txt": _plain(wheels, hashes=True),
+        f"pip/{compiling.NAME}": compiling.program(),
         **{f"pip/wheels/{p.artifact.name}": Stored(sha256=p.artifact.sha256) for p in wheels},
         **{f"{SHARED}/{_shared(path)}": data for path, data in sources.files.items()},
     }
@@ -102,14 +106,6 @@ QUIET = (
 SOURCE = "/lading/source"
 TOOLS = "/lading/env"
 """Where a wheel is built, and with what: the same places each time."""
-
-COMPILE = (
-    f"{{ {VENV}/bin/python -B -m compileall -qq -j 0 -x '/tests?/'\n"
-    f"--invalidation-mode unchecked-hash {VENV}/lib || true; }}"
-)
-"""Files that no Python can compile are found in many packages, and do no harm. With -B, since what
-Python itself imports to start would be compiled by its time before it is looked at.
-"""
 
 FORGET_TIMES = (
     f"find {VENV} -name uv_cache.json -delete && find {VENV} -path '*.dist-info/RECORD'\n"
@@ -207,7 +203,10 @@ def _install(facts: Facts, wheels: Sequence[Pin], built: Sequence[Pin]) -> Run:
     commands = [*QUIET, f"{LENT}/pip/bin/uv venv --quiet --python {facts.python} {VENV}"]
     commands += _installed(VENV, wheels, built)
     if wheels or built:
-        commands += [COMPILE, FORGET_TIMES]
+        commands += [
+            compiling.command(f"{VENV}/bin/python", f"{LENT}/pip", f"{VENV}/lib"),
+            FORGET_TIMES,
+        ]
     return Run(
         why="The Python packages, into a virtual environment of their own. The wheels are lent to "
         "this one step and are never a layer; the hashes are checked once more; bytecode is "
@@ -227,14 +226,17 @@ def _on_conda(prefix: str, facts: Facts, wheels: Sequence[Pin], built: Sequence[
     """
     where = f"{facts.python}\n--break-system-packages"
     short = ".".join(facts.python_version.split(".")[:2])
-    settle = f"{facts.python} -B {LENT}/{SETTLE}\n{prefix}/lib/python{short}/site-packages"
+    settle = (
+        f"{facts.python} -B {LENT}/{SETTLE}\n{prefix}/lib/python{short}/site-packages >{MODULES}",
+        f"{compiling.command(facts.python, f'{LENT}/pip')} <{MODULES}",
+    )
     return Run(
         why="pip's packages, beside conda's in its prefix: nothing of conda's is replaced. The "
         "wheels are lent to this one step and are never a layer; the hashes are checked once more; "
         "the bytecode of these packages alone is compiled.",
         mounts=(Mount(source="pip", target=f"{LENT}/pip"),),
         # Where there is no virtual environment, uv leaves its lock in TMPDIR.
-        commands=(*QUIET, "export TMPDIR=/dev/shm", *_installed(where, wheels, built), settle),
+        commands=(*QUIET, "export TMPDIR=/dev/shm", *_installed(where, wheels, built), *settle),
     )
 
 

@@ -4,7 +4,7 @@
 #   docker build --network none -t astropy:2026.11.01 build/astropy/context
 
 # The base debian-13, as locked.
-FROM localhost/lading/base/debian-13:1f83664091ee53f0
+FROM localhost/lading/base/debian-13:492203095c5d604b
 
 # The times that steps write: the locks' date, 2026-11-01, never the clock.
 ARG SOURCE_DATE_EPOCH="1793491200"

@@ -1,7 +1,7 @@
 # the wheel of docopt==0.6.2: written by lading; what it leaves is kept in the store.
 
 # docopt==0.6.2 has no wheel, or none is wanted: it is built here, with no network.
-FROM localhost/lading/base/debian-13:1f83664091ee53f0 AS build
+FROM localhost/lading/base/debian-13:492203095c5d604b AS build
 
 # The times that steps write: the locks' date, never the clock.
 ARG SOURCE_DATE_EPOCH="1793491200"

@@ -11,7 +11,7 @@ ARG HOSTNAME="localhost"
 
 # What it is built with.
 RUN --mount=type=bind,source=apt,target=/dev/shm/lading/apt \
-    : lent 166541eb4cf0f6af && \
+    : lent 737b601789f0cdc8 && \
     sh /dev/shm/lading/apt/install.sh
 
 # hwloc 2.11, to build against.

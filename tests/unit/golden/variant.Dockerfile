@@ -22,7 +22,7 @@ ENV LANG="C.UTF-8" \
 # step and are never a layer; the hashes are checked once more; bytecode is compiled, but for
 # the packages' own tests, so that a read-only image starts fast.
 RUN --mount=type=bind,source=pip,target=/dev/shm/lading/pip \
-    : lent dde4f15dda83e5fb && \
+    : lent 3fe1f44ed931010d && \
     umask 022 && \
     export HOME=/dev/shm UV_NO_CACHE=1 UV_OFFLINE=1 UV_NO_CONFIG=1 UV_NO_PROGRESS=1 \
         UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=hardlink && \
@@ -31,8 +31,7 @@ RUN --mount=type=bind,source=pip,target=/dev/shm/lading/pip \
         --no-index --no-deps --require-hashes \
         --find-links /dev/shm/lading/pip/wheels \
         --requirements /dev/shm/lading/pip/requirements.txt && \
-    { /opt/venv/bin/python -B -m compileall -qq -j 0 -x '/tests?/' \
-        --invalidation-mode unchecked-hash /opt/venv/lib || true; } && \
+    PYTHONHASHSEED=0 /opt/venv/bin/python -S -B /dev/shm/lading/pip/bytecode.py /opt/venv/lib && \
     find /opt/venv -name uv_cache.json -delete && find /opt/venv -path '*.dist-info/RECORD' \
         -exec sed -i '/uv_cache\.json,/d' {} +
 
