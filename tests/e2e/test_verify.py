@@ -23,6 +23,7 @@ PROJECT = """\
 lading: 1
 name: again
 bases:
+  debian-11: {debian: {suite: bullseye, packages: [python3]}}
   debian-13: {debian: {suite: trixie, packages: [python3]}}
 sources:
   estr:
@@ -37,6 +38,11 @@ images:
     base: debian-13
     pip: {requirements: recipes/astropy/requirements.in}
     test: [python -c "import astropy"]
+  older:
+    base: debian-11
+    apt: [python3-yaml]
+    pip: {requirements: recipes/older.in}
+    test: [python -c "import numpy", /usr/bin/python3 -c "import yaml"]
   lab:
     base: debian-13
     conda: {channels: [lab], packages: [tool, python]}
@@ -59,7 +65,10 @@ PATCH = """\
 """
 """Puts into the library what compilers know of the clock and of where they are."""
 
-IMAGES = ("astropy", "lab", "small")
+IMAGES = ("astropy", "older", "lab", "small")
+"""`older`: by itself, its Python 3.9 does not compile to the same bytecode each time; neither do
+Debian's packages for it.
+"""
 
 
 def on(machine: Machine, project: Copy, home: Path, verb: str, engine: Running) -> str:
@@ -110,6 +119,7 @@ def test_one_sha256(
     first = Copy(root=copied(tmp_path / "first"), environ=environ)
     first.write("project.yaml", PROJECT)
     first.write("recipes/built.patch", PATCH)
+    first.write("recipes/older.in", "numpy\n")
     first.write("recipes/small/run", "#!/bin/sh\ncat /usr/lib/built\n")
     (first.root / "recipes/small/run").chmod(0o755)
     on(HERE, first, tmp_path / "home", "archive", docker)
