@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 from msgspec.structs import asdict
 
-from lading import debian
+from lading import bytecode, debian
 from lading.debian import Deb
 from lading.files import sha256_of
 from lading.store import Store
@@ -44,6 +44,28 @@ files = {sha256: Path(path) for sha256, path in job["files"].items()}
 log = lambda line: print(line, flush=True)
 out, work = map(Path, sys.argv[2:])
 debian.assemble(debs, job["suite"], job["epoch"], files, out, log, work=work)
+"""
+
+COMPILE_AGAIN = """
+import re, sys
+from pathlib import Path
+import bytecode
+bytecode.main([])
+count = others = 0
+folder = Path(bytecode.os.__file__).parent
+sources = sorted(folder.glob("*.py"))
+text = " ".join(source.read_text() for source in sources)
+words = set(re.findall("[A-Za-z_][0-9A-Za-z_]+", text))
+known = [sys.intern(word) for word in sorted(words)[::2]]
+for source in sources:
+    made = folder / f"__pycache__/{source.stem}.{sys.implementation.cache_tag}.pyc"
+    if made.exists():
+        count += 1
+        others += bytecode.bytecode(source.read_bytes(), str(source)) != made.read_bytes()
+print(count, others)
+"""
+"""Compiles the standard library where half of all names are known already: how many files there
+are, and how many are other than in the base. By itself, Python 3.9 writes most of them anew.
 """
 
 
@@ -143,12 +165,14 @@ def look_into(tar: Path, base: Base, root: Path) -> None:
     stale = "import sys, json; assert json.__spec__.cached; print(json.__spec__.has_location)"
     assert chroot(root, facts.python, "-c", stale) == "True"
     assert_valid_bytecode(root)
+    assert_bytecode_that_anyone_makes(root)
     assert_nothing_of_here(root)
 
 
 def chroot(root: Path, *command: str) -> str:
     finished = subprocess.run(
         ["unshare", "--net", "chroot", str(root), "env", "PYTHONDONTWRITEBYTECODE=1", *command],
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,
@@ -167,6 +191,19 @@ def assert_valid_bytecode(root: Path) -> None:
     trace += "d=open(p,'rb').read(); s=open(json.decoder.__file__,'rb').read();"
     trace += "print(d[8:16] == u.source_hash(s))"
     assert chroot(root, "/usr/bin/python3", "-c", trace) == "True"
+
+
+def assert_bytecode_that_anyone_makes(root: Path) -> None:
+    """Bytecode does not depend on what the interpreter has seen before."""
+    probe = root / "tmp/probe"
+    probe.mkdir()
+    shutil.copy(bytecode.__file__, probe)
+    (probe / "again.py").write_text(COMPILE_AGAIN)
+    command = ["env", "PYTHONHASHSEED=0", "/usr/bin/python3", "/tmp/probe/again.py"]
+    count, others = map(int, chroot(root, *command).split())
+    shutil.rmtree(probe)
+    assert count > 100
+    assert others == 0
 
 
 def assert_nothing_of_here(root: Path) -> None:
