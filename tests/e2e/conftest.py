@@ -86,7 +86,8 @@ class Copy:
 
 def plain_environ() -> dict[str, str]:
     """This process's environment without what would change how lading works."""
-    dropped = {"CI", "LADING_CACHE", "VIRTUAL_ENV", "PYTHONPATH", *engines.FOREIGN}
+    dropped = {"CI", "LADING_CACHE", "XDG_CACHE_HOME", "VIRTUAL_ENV", "PYTHONPATH"}
+    dropped |= {*engines.FOREIGN}
     return {name: value for name, value in os.environ.items() if name not in dropped}
 
 
