@@ -8,6 +8,8 @@ from pathlib import Path
 from lading import bytecode
 
 NAME = "bytecode.py"
+NOTED = "/dev/shm/modules"
+"""Where a step notes which modules it has yet to compile."""
 
 
 def program() -> bytes:
@@ -20,3 +22,8 @@ def command(python: str, lent: str, *folders: str) -> str:
     # Without the modules of site-packages, and with no bytecode of what it imports to start.
     words = [python, "-S", "-B", f"{lent}/{NAME}", *folders]
     return f"PYTHONHASHSEED=0 {shlex.join(words)}"
+
+
+def of_noted(python: str, lent: str) -> str:
+    """Compiles the modules that the step has noted."""
+    return f"{command(python, lent)} <{NOTED}"

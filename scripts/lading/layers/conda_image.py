@@ -19,8 +19,6 @@ from lading.steps import Add, Content, Derived, Mount, Run, Step, Stored
 
 LENT = "/dev/shm/lading"
 """Where a build lends files to a step: a mount point below / would stay behind in the layer."""
-MODULES = "/dev/shm/modules"
-"""Where a step notes which modules it has yet to compile."""
 PACKAGES = "conda/packages"
 BY_CONTENT = (3, 7)
 """Pythons before this one know bytecode by its source's time only (PEP 552)."""
@@ -171,9 +169,9 @@ def _by_conda(asked: Request, lock: CondaLock) -> tuple[dict[str, Content], list
                 f"conda {'install' if own else 'create'} -y -p {lock.prefix} --no-deps --offline"
                 f"\n--file {at}/explicit.txt",
                 "conda clean -a -y",
-                f"{python} -B {at}/settled.py {lock.prefix} {at}/packages >{MODULES}",
+                f"{python} -B {at}/settled.py {lock.prefix} {at}/packages >{compiling.NOTED}",
                 # Of an old Python's there are none.
-                f"[ ! -s {MODULES} ] ||\n{compiling.command(python, at)} <{MODULES}",
+                f"[ ! -s {compiling.NOTED} ] ||\n{compiling.of_noted(python, at)}",
             ),
         )
     ]

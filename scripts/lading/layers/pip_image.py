@@ -24,8 +24,6 @@ LENT = "/dev/shm/lading"
 SHARED = "share/requirements"
 """Where in the context the requirement files lie that go into the image as they are."""
 SETTLE = "pip/settle.py"
-MODULES = "/dev/shm/modules"
-"""Where a step notes which modules it has yet to compile."""
 
 
 def contribute(start: Start, facts: Facts, lock: PipLock, request: Request) -> Contribution:
@@ -226,9 +224,10 @@ def _on_conda(prefix: str, facts: Facts, wheels: Sequence[Pin], built: Sequence[
     """
     where = f"{facts.python}\n--break-system-packages"
     short = ".".join(facts.python_version.split(".")[:2])
+    packages = f"{prefix}/lib/python{short}/site-packages"
     settle = (
-        f"{facts.python} -B {LENT}/{SETTLE}\n{prefix}/lib/python{short}/site-packages >{MODULES}",
-        f"{compiling.command(facts.python, f'{LENT}/pip')} <{MODULES}",
+        f"{facts.python} -B {LENT}/{SETTLE}\n{packages} >{compiling.NOTED}",
+        compiling.of_noted(facts.python, f"{LENT}/pip"),
     )
     return Run(
         why="pip's packages, beside conda's in its prefix: nothing of conda's is replaced. The "
