@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from lading import bytecode
 from tests.e2e.conftest import DOIT, Copy, copied, plain_environ
 from tests.engine.test_conda import ACTIVATE, AFTER, MODULE
 from tests.support import machines
@@ -42,7 +43,10 @@ images:
     base: debian-11
     apt: [python3-yaml]
     pip: {requirements: recipes/older.in}
-    test: [python -c "import numpy", /usr/bin/python3 -c "import yaml"]
+    files: {/opt/again: recipes/again}
+    test:
+      - env PYTHONHASHSEED=0 python /opt/again/again.py /opt/venv/lib/python3.9/site-packages/numpy
+      - env PYTHONHASHSEED=0 python /opt/again/again.py /usr/lib/python3/dist-packages
   lab:
     base: debian-13
     conda: {channels: [lab], packages: [tool, python]}
@@ -65,9 +69,10 @@ PATCH = """\
 """
 """Puts into the library what compilers know of the clock and of where they are."""
 
+AGAIN = Path(__file__).parents[1] / "support/again.py"
 IMAGES = ("astropy", "older", "lab", "small")
 """`older`: by itself, its Python 3.9 does not compile to the same bytecode each time; neither do
-Debian's packages for it.
+Debian's packages for it. Its tests compile once more what is compiled in it.
 """
 
 
@@ -120,6 +125,8 @@ def test_one_sha256(
     first.write("project.yaml", PROJECT)
     first.write("recipes/built.patch", PATCH)
     first.write("recipes/older.in", "numpy\n")
+    for path in (Path(bytecode.__file__), AGAIN):
+        first.write(f"recipes/again/{path.name}", path.read_text())
     first.write("recipes/small/run", "#!/bin/sh\ncat /usr/lib/built\n")
     (first.root / "recipes/small/run").chmod(0o755)
     on(HERE, first, tmp_path / "home", "archive", docker)
