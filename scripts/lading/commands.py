@@ -6,6 +6,7 @@ import gc
 import io
 import json
 import os
+import queue
 import shutil
 import signal
 import sys
@@ -28,6 +29,7 @@ from doit.cmd_info import Info as DoitInfo
 from doit.cmd_list import List as DoitList
 from doit.cmd_run import Run as DoitRun
 from doit.exceptions import BaseFail, InvalidCommand, UnmetDependency
+from doit.runner import MThreadRunner
 from doit.task import Task
 
 from lading import claims, files, process, tasks, together
@@ -152,6 +154,7 @@ class Run(DoitRun):  # type: ignore[misc]
             root, builders = state.project.root, state.project.builder
             fits, why = room.side_by_side(options["num_process"], root, state.environ, builders)
             options["num_process"] = fits
+            MThreadRunner.Queue = staticmethod(Attentive)
             if mine is not None:
                 mine.first = why
         with _said_in(outfile, state if mine is not None else None) as out, turn(state):
@@ -330,6 +333,22 @@ class Ended:
     """How a command ended: its exit code."""
 
     code = 0
+
+
+class Attentive(queue.Queue[Any]):
+    """A queue whose reader is not deaf to signals.
+
+    One that comes just before the main thread begins to wait, or comes to another thread, is heard
+    by Python when the wait ends: of a build, in hours.
+    """
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """As of any queue."""
+        if not block or timeout is not None:
+            return super().get(block, timeout)
+        while True:
+            with suppress(queue.Empty):
+                return super().get(timeout=1)
 
 
 @contextmanager

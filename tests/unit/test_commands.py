@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import re
 import shutil
 import signal
@@ -19,7 +20,7 @@ from typing import Any
 import pytest
 
 from lading import files, process
-from lading.commands import LOCK, check_names, clear_leftovers
+from lading.commands import LOCK, Attentive, check_names, clear_leftovers
 from lading.engines import RunResult
 from lading.errors import DeclarationError, EnvironmentProblem, LadingError
 from lading.verbs import dockerfile as dockerfile_verb
@@ -435,6 +436,32 @@ def test_a_run_that_is_stopped_ends_cleanly(
     assert (trial.root / ".doit.db").exists()
     assert trial.doit() == 0, "the lock is free, and the rest is made"
     assert half_written(trial) == []
+
+
+def test_a_signal_that_another_thread_takes() -> None:
+    """Python hears it in the main thread, which waits for a task that takes long."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    waited = Attentive()
+    before = signal.signal(signal.SIGUSR1, stop)
+    late = threading.Timer(15, waited.put, ["a result"])
+    late.start()
+    try:
+        takes = threading.Timer(
+            0.2, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+        )
+        takes.start()
+        with pytest.raises(KeyboardInterrupt):
+            waited.get()
+    finally:
+        late.cancel()
+        signal.signal(signal.SIGUSR1, before)
+    waited.put("next")
+    assert waited.get() == "next"
+    with pytest.raises(queue.Empty):
+        waited.get(block=False)
 
 
 @pytest.mark.parametrize(("method", "kept"), [("build", "dockerfile"), ("save", "build")])
